@@ -1,0 +1,82 @@
+"""A GPT that runs on this machine, and everything that can be read off it while it answers.
+
+>>> from gpt import load, SamplingParams
+>>> engine = load("smollm2-135m-instruct")
+>>> session = engine.session("Who wrote Hamlet?", SamplingParams(temperature=0, max_new_tokens=40))
+>>> for event in engine.stream(session):
+...     print(event.text, end="", flush=True)
+"""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+    from gpt.engine import Engine
+    from gpt.sampling import SamplingParams
+
+__all__ = ["DEFAULT_MODEL", "SamplingParams", "load"]
+
+DEFAULT_MODEL = "smollm2-135m-instruct"
+
+
+def load(
+    name: str = DEFAULT_MODEL,
+    device: str | None = None,
+    dtype: "str | torch.dtype | None" = None,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> "Engine":
+    """Load a model by catalogue name, folder in Hugging Face layout, or .gguf path, and return its engine.
+
+    `device` defaults to a GPU when there is one, `dtype` ("float32", "bfloat16", "float16") to bfloat16 there and to
+    float32 on a CPU. `progress(stage, done, total)` is told about downloads, in bytes. Raises ValueError
+    or RuntimeError with one sentence that says what was expected.
+    """
+    import torch
+
+    from gpt.catalog import resolve
+    from gpt.chat import ChatTemplate
+    from gpt.checkpoint import open_checkpoint
+    from gpt.engine import Engine
+    from gpt.tokenizer import Tokenizer
+
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    checkpoint = open_checkpoint(resolve(name, progress))
+    if checkpoint.fields is None:
+        tokenizer = Tokenizer.from_folder(checkpoint.path)
+        chat = ChatTemplate.from_folder(checkpoint.path, tokenizer)
+    else:
+        tokenizer = Tokenizer.from_gguf(checkpoint.fields)
+        chat = ChatTemplate.from_gguf(checkpoint.fields, tokenizer)
+    return Engine(checkpoint.model(_device(device), _dtype(dtype, device)), tokenizer, chat, checkpoint.name)
+
+
+def _device(name: str) -> "torch.device":
+    import torch
+
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"the device {name!r} cannot be used here ({error}); try cpu, or cuda with a GPU") from error
+    return device
+
+
+def _dtype(name: "str | torch.dtype | None", device: str) -> "torch.dtype":
+    import torch
+
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name is None:
+        return torch.float32 if device.startswith("cpu") else torch.bfloat16
+    if (isinstance(name, str) and name not in dtypes) or name not in (*dtypes, *dtypes.values()):
+        raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {name!r}")
+    return dtypes[name] if isinstance(name, str) else name
+
+
+def __getattr__(name: str) -> object:
+    if name == "SamplingParams":
+        from gpt.sampling import SamplingParams
+
+        return SamplingParams
+    raise AttributeError(f"module 'gpt' has no attribute {name!r}")

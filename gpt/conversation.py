@@ -1,0 +1,79 @@
+"""Messages and the tokens of a session, in both directions, and what to leave out when the context is too small."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from gpt.chat import ChatTemplate, Message, Prompt, Span
+from gpt.session import Session
+from gpt.tokenizer import Tokenizer
+
+__all__ = ["Cut", "fit", "messages_of"]
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What was left out of a conversation to fit the context: whole messages, and tokens of the newest one."""
+
+    messages: int
+    tokens: int
+
+
+def messages_of(session: Session, tokenizer: Tokenizer) -> list[Message]:
+    """The conversation in a session; replies carry their tokens exactly as generated, without the end token."""
+    spans = [s for s in session.spans if s.role != "template"]
+    end = len(session.tokens)
+    if end > session.reply_start:
+        end -= session.tokens[-1] in tokenizer.end_tokens
+        spans.append(Span("assistant", session.reply_start, end))
+    return [_message(session.tokens[s.start : s.end], s, tokenizer) for s in spans]
+
+
+def _message(tokens: list[int], span: Span, tokenizer: Tokenizer) -> Message:
+    text = tokenizer.decode(tokens) if span.text is None else span.text
+    message: Message = {"role": span.role, "content": text}
+    return {**message, "tokens": tokens} if span.role == "assistant" else message
+
+
+def fit(
+    messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: Tokenizer, room: int
+) -> tuple[Prompt, Cut | None]:
+    """Encode a conversation in at most `room` tokens.
+
+    What does not fit is left out: the oldest messages (never the system prompt), then the beginning of the newest one.
+    Raises ValueError when the system prompt alone is too long.
+    """
+    messages = list(messages)
+    prompt, dropped, short = _encode(messages, chat, tokenizer), 0, 0
+    first = 1 if messages and messages[0]["role"] == "system" else 0
+    while len(prompt.tokens) > room and len(messages) - first > 1:
+        pair = min(2, len(messages) - first - 1)  # a question goes with its answer
+        del messages[first : first + pair]
+        dropped += pair
+        prompt = _encode(messages, chat, tokenizer)
+    if len(prompt.tokens) > room:
+        short = len(prompt.tokens) - room
+        messages[-1] = _without_beginning(messages[-1], short, tokenizer)
+        prompt = _encode(messages, chat, tokenizer)
+    return prompt, Cut(dropped, short) if dropped or short else None
+
+
+def _without_beginning(message: Message, n: int, tokenizer: Tokenizer) -> Message:
+    content = tokenizer.encode(message["content"])
+    if n >= len(content):
+        raise ValueError("the system prompt alone takes up the whole context; shorten it")
+    return {**message, "content": tokenizer.decode(content[n:])}
+
+
+def _encode(messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: Tokenizer) -> Prompt:
+    if chat is not None:
+        return chat.encode(messages)
+    tokens: list[int] = []
+    spans: list[Span] = []
+    for message in messages:  # a base model continues plain text: the messages, a blank line between them
+        gap = tokenizer.encode("\n\n") if tokens else []
+        content = message.get("tokens") or tokenizer.encode(message["content"])
+        start = len(tokens) + len(gap)
+        spans += [Span("template", len(tokens), start)] if gap else []
+        spans.append(Span(message["role"], start, start + len(content)))
+        tokens += [*gap, *content]
+    return Prompt(tokens, tuple(spans))

@@ -1,0 +1,98 @@
+"""Fixtures: tiny models of both families with random weights, a byte tokenizer with a chat template, one engine of them."""
+
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import pytest
+import torch
+
+from gpt.chat import ChatTemplate
+from gpt.checkpoint import open_checkpoint
+from gpt.config import GPTConfig
+from gpt.engine import Engine
+from gpt.model import GPT
+from gpt.tokenizer import Tokenizer
+
+CHATML = (
+    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
+    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+SPECIALS = ["<|im_start|>", "<|im_end|>"]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    torch.set_num_threads(1)
+
+
+def byte_fields() -> dict:
+    """GGUF metadata of a tokenizer with two control tokens and one token for each byte."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    hidden = [b for b in range(256) if b not in printable]
+    chars = {b: chr(b) for b in printable} | {b: chr(256 + i) for i, b in enumerate(hidden)}
+    return {
+        "tokenizer.ggml.model": "gpt2",
+        "tokenizer.ggml.pre": "smollm",
+        "tokenizer.ggml.tokens": [*SPECIALS, *(chars[b] for b in range(256))],
+        "tokenizer.ggml.token_type": [3, 3] + [1] * 256,
+        "tokenizer.ggml.merges": [],
+        "tokenizer.ggml.bos_token_id": 0,
+        "tokenizer.ggml.eos_token_id": 1,
+        "tokenizer.ggml.add_bos_token": False,
+        "tokenizer.chat_template": CHATML,
+    }
+
+
+def random_model(seed: int = 0, **changes: object) -> GPT:
+    """A grouped-query model with rotary positions, large enough weights that its attention is not flat."""
+    shape = dict(n_layer=3, n_head=4, n_kv_head=2, n_embd=32, head_dim=8, d_mlp=48, block_size=512, vocab_size=258)
+    torch.manual_seed(seed)
+    model = GPT(GPTConfig(**{**shape, **changes})).eval().requires_grad_(False)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.data.normal_(0, 0.3)
+    return model
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Tokenizer:
+    return Tokenizer.from_gguf(byte_fields())
+
+
+@pytest.fixture(scope="session")
+def chat(tokenizer: Tokenizer) -> ChatTemplate:
+    return ChatTemplate.from_gguf(byte_fields(), tokenizer)
+
+
+@pytest.fixture(scope="session")
+def engine(tokenizer: Tokenizer, chat: ChatTemplate) -> Engine:
+    return Engine(random_model(), tokenizer, chat, "tiny")
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """family -> (transformers model with eager attention, the same checkpoint loaded by us), float32."""
+    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    made = {
+        "gpt2": GPT2LMHeadModel(
+            GPT2Config(vocab_size=101, n_positions=64, n_embd=32, n_layer=3, n_head=4, initializer_range=0.3)
+        ),
+        "llama": LlamaForCausalLM(
+            LlamaConfig(vocab_size=101, max_position_embeddings=64, hidden_size=36, num_hidden_layers=3, initializer_range=0.3,
+                        num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=40, rope_theta=5000.0)
+        ),
+    }  # fmt: skip
+    loaded = {}
+    for family, reference in made.items():
+        for parameter in reference.parameters():
+            if parameter.dim() == 1:
+                parameter.data += 0.1 * torch.randn_like(parameter)
+        folder = tmp_path_factory.mktemp(family)
+        reference.save_pretrained(folder)
+        reference.set_attn_implementation("eager")
+        loaded[family] = (reference.eval().requires_grad_(False), open_checkpoint(folder).model())
+    return loaded
