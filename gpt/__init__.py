@@ -7,6 +7,7 @@
 ...     print(event.text, end="", flush=True)
 """
 
+import os
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from gpt.sampling import SamplingParams
 
 __all__ = ["DEFAULT_MODEL", "SamplingParams", "load"]
+
+# Torch's threads wait for each other some hundred times a token. If they spin while they wait, as is the default, a
+# browser on the same cores makes them ten times slower. Read when torch is first imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 DEFAULT_MODEL = "smollm2-135m-instruct"
 

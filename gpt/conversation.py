@@ -20,7 +20,7 @@ class Cut:
 
 def messages_of(session: Session, tokenizer: Tokenizer) -> list[Message]:
     """The conversation in a session; replies carry their tokens exactly as generated, without the end token."""
-    spans = [s for s in session.spans if s.role != "template"]
+    spans = sorted((s for s in session.spans if s.message is not None), key=lambda s: s.message)
     end = len(session.tokens)
     if end > session.reply_start:
         end -= session.tokens[-1] in tokenizer.end_tokens
@@ -69,11 +69,11 @@ def _encode(messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: T
         return chat.encode(messages)
     tokens: list[int] = []
     spans: list[Span] = []
-    for message in messages:  # a base model continues plain text: the messages, a blank line between them
+    for index, message in enumerate(messages):  # a base model continues plain text: the messages, a blank line between them
         gap = tokenizer.encode("\n\n") if tokens else []
         content = message.get("tokens") or tokenizer.encode(message["content"])
         start = len(tokens) + len(gap)
         spans += [Span("template", len(tokens), start)] if gap else []
-        spans.append(Span(message["role"], start, start + len(content)))
+        spans.append(Span(message["role"], start, start + len(content), index, message["content"]))
         tokens += [*gap, *content]
     return Prompt(tokens, tuple(spans))

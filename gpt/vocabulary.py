@@ -8,7 +8,8 @@ Sources: GGUF keys `tokenizer.ggml.*`; the tokenizer.json of Hugging Face; GPT-2
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -59,6 +60,15 @@ class Vocabulary:
     bos: int | None  # the id that goes before plain text, if the checkpoint wants one
 
 
+@contextmanager
+def _refusing_damage() -> Iterator[None]:
+    try:
+        yield
+    except (KeyError, TypeError, AttributeError, IndexError) as error:
+        raise TokenizerError(f"the tokenizer's data is incomplete or damaged: {error!r}") from error
+
+
+@_refusing_damage()
 def from_gguf(fields: dict[str, Any]) -> Vocabulary:
     """The tokenizer in a GGUF file's metadata. Raises TokenizerError for a kind that cannot be read."""
     get = {key.removeprefix("tokenizer.ggml."): value for key, value in fields.items()}.get
@@ -81,6 +91,7 @@ def from_gguf(fields: dict[str, Any]) -> Vocabulary:
     return _vocabulary(spec, (get("eos_token_id"), get("eot_token_id")), bos)
 
 
+@_refusing_damage()
 def from_folder(path: Path) -> Vocabulary:
     """The tokenizer of a folder in Hugging Face layout. Raises TokenizerError when there is none to read."""
     config = read_json(path / "tokenizer_config.json")
@@ -110,15 +121,11 @@ def token_name(value: Any) -> str | None:
 
 
 def _vocabulary(spec: dict, ends: Iterable[int | None], bos: int | None) -> Vocabulary:
-    try:
-        pattern = _pattern(spec)
-        entries = spec.get("added_tokens") or []
-        specials = {entry["content"]: entry["id"] for entry in entries if entry["special"]}
-        added = {entry["content"]: entry["id"] for entry in entries if not entry["special"]}
-        table = _table(spec, specials | added)
-        merged = _merged(spec["model"]) if pattern else []
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        raise TokenizerError(f"the tokenizer's data is incomplete or damaged: {error!r}") from error
+    pattern, entries = _pattern(spec), spec.get("added_tokens") or []
+    specials = {entry["content"]: entry["id"] for entry in entries if entry["special"]}
+    added = {entry["content"]: entry["id"] for entry in entries if not entry["special"]}
+    table = _table(spec, specials | added)
+    merged = _merged(spec["model"]) if pattern else []
     named = [specials.get(name) for name in _END_NAMES]
     end_tokens = frozenset(token for token in [*ends, *named] if token is not None)
     return Vocabulary(table, merged, specials, added, pattern, spec, end_tokens, bos)
