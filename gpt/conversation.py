@@ -77,7 +77,9 @@ def _encode(messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: T
         return chat.encode(messages)
     tokens: list[int] = []
     spans: list[Span] = []
-    for index, message in enumerate(messages):  # a base model continues plain text: the messages, a blank line between them
+    for index, message in enumerate(
+        messages
+    ):  # a base model continues plain text: the messages, a blank line between them
         gap = tokenizer.encode("\n\n") if tokens else []
         content = message.get("tokens") or tokenizer.encode(message["content"])
         start = len(tokens) + len(gap)

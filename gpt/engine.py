@@ -79,8 +79,8 @@ class Engine:
     def extend(self, session: Session, messages: Sequence[Message], seed: int | None = None) -> Cut | None:
         """Make `messages` the conversation, to be answered; tokens that stay the same are not fed again.
 
-        Returns what had to be left out to fit the context, with room for a reply. Raises ValueError for messages that the
-        template refuses, or that cannot fit.
+        Returns what had to be left out to fit the context, with room for a reply. Raises ValueError for messages that
+        the template refuses, or that cannot fit.
         """
         room = self.config.block_size - min(session.params.max_new_tokens, self.config.block_size // 4)
         prompt, cut = fit(messages, self.chat, self.tokenizer, room)
@@ -197,7 +197,7 @@ class Engine:
         )
 
     def _outcome(self, session: Session, token: int) -> tuple[str | None, str]:
-        """Whether the token ends the reply, and the text that it completes; possible beginnings of stop strings wait."""
+        """Whether the token ends the reply, and the text it completes; what may begin a stop string waits."""
         params, reply = session.params, [*session.tokens[session.reply_start :], token]
         finish = None
         if token in self.tokenizer.end_tokens:

@@ -200,9 +200,9 @@ def _counts(history: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
 def pick(probs: Tensor, u: float) -> int:
     """The token at which the cumulative distribution (V,) first exceeds u in [0, 1).
 
-    The HEAD most probable tokens come first, in descending order (equal ones by id), as the screen draws them; the others
-    follow by id. In the long tail neighbours in probability differ by less than the rounding errors of two ways to compute
-    the same logits, so an order by probability there would let one seed give two texts.
+    The HEAD most probable tokens come first, in descending order (equal ones by id), as the screen draws them; the
+    others follow by id. In the long tail neighbours in probability differ by less than the rounding errors of two
+    ways to compute the same logits, so an order by probability there would let one seed give two texts.
     """
     exact = probs.double()
     least = probs.topk(min(HEAD, probs.numel())).values[-1]

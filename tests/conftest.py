@@ -1,4 +1,4 @@
-"""Fixtures: tiny models of both families with random weights, a byte tokenizer with a chat template, one engine of them."""
+"""Fixtures: tiny models of both families with random weights, a byte tokenizer with a template, an engine of them."""
 
 import os
 
@@ -83,8 +83,9 @@ def references(tmp_path_factory: pytest.TempPathFactory) -> dict:
             GPT2Config(vocab_size=101, n_positions=64, n_embd=32, n_layer=3, n_head=4, initializer_range=0.3)
         ),
         "llama": LlamaForCausalLM(
-            LlamaConfig(vocab_size=101, max_position_embeddings=64, hidden_size=36, num_hidden_layers=3, initializer_range=0.3,
-                        num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=40, rope_theta=5000.0)
+            LlamaConfig(vocab_size=101, max_position_embeddings=64, hidden_size=36, num_hidden_layers=3,
+                        num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=40,
+                        rope_theta=5000.0, initializer_range=0.3)
         ),
     }  # fmt: skip
     loaded = {}

@@ -15,8 +15,16 @@ def test_llama_config_is_translated():
 
 
 def test_gpt2_config_is_translated():
-    config = GPTConfig.from_hf({"model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 9})
-    assert (config.d_mlp, config.head_dim, config.position, config.mlp, config.bias) == (128, 8, "learned", "gelu", True)
+    config = GPTConfig.from_hf(
+        {"model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 9}
+    )
+    assert (config.d_mlp, config.head_dim, config.position, config.mlp, config.bias) == (
+        128,
+        8,
+        "learned",
+        "gelu",
+        True,
+    )
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,9 @@ def test_a_record_says_what_the_model_said(engine):
 
 def test_several_sessions_in_one_step_equal_each_alone(engine):
     texts, params = ["a", "hello there", "x" * 50], [WARM, WARM.replace(temperature=0), WARM.replace(top_k=3)]
-    alone = [tokens(engine.stream(engine.session(t, p, seed=i))) for i, (t, p) in enumerate(zip(texts, params, strict=True))]
+    alone = [
+        tokens(engine.stream(engine.session(t, p, seed=i))) for i, (t, p) in enumerate(zip(texts, params, strict=True))
+    ]
     together = [engine.session(t, p, seed=i) for i, (t, p) in enumerate(zip(texts, params, strict=True))]
     while any(s.finish is None for s in together):
         engine.step([s for s in together if s.finish is None])

@@ -43,7 +43,9 @@ def test_rows_and_heads_can_be_chosen(references):
     torch.testing.assert_close(attention_pattern(session, 1, heads=4), whole[[4]])
 
 
-@pytest.mark.parametrize(("layer", "heads", "rows", "named"), [(3, 0, [0], "layer 3"), (0, 6, [0], "head 6"), (0, 0, [10], "row 10")])
+@pytest.mark.parametrize(
+    ("layer", "heads", "rows", "named"), [(3, 0, [0], "layer 3"), (0, 6, [0], "head 6"), (0, 0, [10], "row 10")]
+)
 def test_what_does_not_exist_is_named(references, layer, heads, rows, named):
     with pytest.raises(IndexError, match=f"no {named}"):
         attention_pattern(session_of(references["llama"][1], 10, 0), layer, heads, rows)

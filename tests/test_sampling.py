@@ -79,7 +79,15 @@ def test_each_removed_token_names_the_first_filter_that_removed_it():
 
 
 def test_the_first_filter_is_the_one_that_is_named():
-    assert ORDER == ("repetition_penalty", "presence_penalty", "frequency_penalty", "temperature", "top_k", "top_p", "min_p")
+    assert ORDER == (
+        "repetition_penalty",
+        "presence_penalty",
+        "frequency_penalty",
+        "temperature",
+        "top_k",
+        "top_p",
+        "min_p",
+    )
 
 
 def test_of_equal_logits_top_p_keeps_the_highest_ids():
@@ -104,7 +112,9 @@ def test_rounding_errors_in_the_tail_do_not_change_the_draw():
     draws = [uniform(1, position) for position in range(300)]
     first, second = ([pick(x.softmax(0), u) for u in draws] for x in (logits, logits + noise))
     assert sum(t >= 20 for t in first) > 100
-    assert sum(a != b for a, b in zip(first, second, strict=True)) <= 15  # in order of probability, nearly all of the 100
+    assert (
+        sum(a != b for a, b in zip(first, second, strict=True)) <= 15
+    )  # in order of probability, nearly all of the 100
 
 
 def test_draws_follow_the_stated_distribution():
@@ -130,9 +140,9 @@ def test_the_draw_depends_on_seed_and_position_only_and_stays_below_one():
 @pytest.mark.parametrize(
     "bad",
     [
-        {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": "hot"}, {"temperature": True}, {"top_k": 2.5},
-        {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": 2}, {"repetition_penalty": 0}, {"max_new_tokens": 0},
-        {"presence_penalty": float("inf")}, {"stop": "text"}, {"stop": ("",)},
+        {"temperature": -0.1}, {"temperature": float("nan")}, {"temperature": "hot"}, {"temperature": True},
+        {"top_k": 2.5}, {"top_k": -1}, {"top_p": 0}, {"top_p": 1.1}, {"min_p": 2}, {"repetition_penalty": 0},
+        {"max_new_tokens": 0}, {"presence_penalty": float("inf")}, {"stop": "text"}, {"stop": ("",)},
     ],
 )  # fmt: skip
 def test_values_out_of_range_are_refused_by_name(bad):

@@ -1,4 +1,4 @@
-"""History can be rewritten, forked and switched; sampled tokens are never lost, and the cache is never ahead of the text."""
+"""History can be rewritten, forked and switched; no sampled token is lost, the cache is never ahead of the text."""
 
 import math
 

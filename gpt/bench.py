@@ -1,0 +1,348 @@
+"""`python -m gpt.bench`: speed and memory of Glassbox and, in the same run, of other programs on the same checkpoint.
+
+Every program reads the same random tokens (`--context` of them, others in each round, so that no prompt cache helps)
+and then writes `--tokens` greedily; end tokens do not end it. Rounds are interleaved: in each, every program runs once,
+so that a machine that slows down slows them all. Figures are medians over the rounds.
+
+decode                  tokens/s from the first written token to the last, batch 1
+prefill                 tokens/s of reading the context, up to the first written token
+ratios                  Glassbox / the other program, for both; more than 1 means that Glassbox is faster
+queries_cost            share of decode speed lost by keeping queries: two sessions, one of which does not keep them,
+                        step in turn; the median over the pairs of steps
+session_bytes_per_token what one more written token adds to a session: queries, keys and values, and its record
+load_seconds            from the name to an engine that can answer, torch already imported, the file on this disk
+peak_rss_bytes          the most memory that the process held, weights included, before any other program was loaded;
+                        null on Windows
+
+A program that is not installed, or cannot read the checkpoint, is null. Peers: llama.cpp (the package xllamacpp) and
+transformers `generate`, the latter without and with output_attentions, in Glassbox's own dtype.
+"""
+
+import argparse
+import json
+import os
+import platform
+import random
+import statistics
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+
+from gpt import DEFAULT_MODEL, load
+from gpt.cache import KVCache
+from gpt.catalog import resolve
+from gpt.engine import Engine
+from gpt.model import Segment
+from gpt.sampling import SamplingParams
+from gpt.session import Session
+
+__all__ = ["main", "measure"]
+
+PEERS = ("llama.cpp", "transformers", "transformers+attentions")
+
+
+class Speed(NamedTuple):
+    """Tokens per second."""
+
+    prefill: float
+    decode: float
+
+
+def speed(context: int, times: Sequence[float]) -> Speed:
+    """From the seconds that each written token took; the first one includes reading the context."""
+    return Speed(context / times[0], (len(times) - 1) / sum(times[1:]))
+
+
+class Program(Protocol):
+    """Something that can read tokens and go on writing."""
+
+    def run(self, prompt: list[int], n: int) -> Speed: ...
+
+
+class Glassbox:
+    """The bare engine, without the page."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+
+    def session(self, prompt: list[int], cache: KVCache | None = None) -> Session:
+        session = self.engine.session(params=SamplingParams(temperature=0))
+        session.cache = cache or session.cache
+        session.rewrite(prompt)
+        return session
+
+    def write(self, session: Session, n: int) -> list[float]:
+        """Let a session write n tokens; the seconds that each took."""
+        times = []
+        for _ in range(n):
+            start = time.perf_counter()
+            while self.engine.step([session])[0] is None:
+                pass  # the prompt is read in several steps
+            times.append(time.perf_counter() - start)
+            session.finish = None
+        return times
+
+    def run(self, prompt: list[int], n: int) -> Speed:
+        return speed(len(prompt), self.write(self.session(prompt), n))
+
+
+class LlamaCpp:
+    """llama.cpp in this process, through xllamacpp. Needs a GGUF file."""
+
+    def __init__(self, path: Path, context: int, threads: int) -> None:
+        import xllamacpp
+
+        if path.suffix.lower() != ".gguf":
+            raise ValueError("it reads GGUF files only")
+        params = xllamacpp.CommonParams()
+        params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(path), context, 1, -1
+        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
+        self.server = xllamacpp.Server(params)
+
+    def run(self, prompt: list[int], n: int) -> Speed:
+        request = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
+        t = self.server.handle_completions(request)["timings"]
+        # Its clock for writing starts at the first token, so n - 1 are written in that time.
+        return Speed(1e3 * t["prompt_n"] / t["prompt_ms"], 1e3 * (t["predicted_n"] - 1) / t["predicted_ms"])
+
+
+class Transformers:
+    """Hugging Face `generate`. To return attentions it must compute them eagerly."""
+
+    def __init__(self, model: Any, attentions: bool) -> None:
+        self.model, self.attentions = model, attentions
+
+    def run(self, prompt: list[int], n: int) -> Speed:
+        self.model.set_attn_implementation("eager" if self.attentions else "sdpa")
+        tokens, clock = torch.tensor([prompt], device=self.model.device), _Clock()
+        length = {"max_new_tokens": n, "min_new_tokens": n}
+        kept = {"output_attentions": self.attentions, "return_dict_in_generate": True}
+        mask = torch.ones_like(tokens)
+        self.model.generate(
+            tokens, attention_mask=mask, do_sample=False, pad_token_id=0, stopping_criteria=[clock], **length, **kept
+        )
+        return speed(len(prompt), [b - a for a, b in zip(clock.ticks, clock.ticks[1:], strict=False)])
+
+
+class _Clock:
+    """A stopping criterion that never stops, but notes when it was asked: after every token."""
+
+    def __init__(self) -> None:
+        self.ticks = [time.perf_counter()]
+
+    def __call__(self, tokens: Tensor, scores: Tensor, **_: Any) -> Tensor:
+        self.ticks.append(time.perf_counter())
+        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
+
+
+def load_transformers(path: Path, engine: Engine) -> Any:
+    """The same checkpoint as transformers reads it, in the engine's dtype, on its device."""
+    import transformers
+
+    transformers.utils.logging.set_verbosity_error()
+    transformers.utils.logging.disable_progress_bar()
+    place = {"gguf_file": path.name} if path.is_file() else {}
+    folder = path.parent if path.is_file() else path
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=engine.dtype, **place)
+    return model.to(engine.device).eval()
+
+
+def peers(
+    names: Sequence[str], path: Path, engine: Engine, context: int, threads: int
+) -> Iterator[tuple[str, Program]]:
+    """The wanted programs that can run here; why another cannot is said on standard error."""
+    shared: list[Any] = []
+    for name in names:
+        try:
+            if name == "llama.cpp":
+                yield name, LlamaCpp(path, context, threads)
+            else:
+                shared = shared or [load_transformers(path, engine)]
+                yield name, Transformers(shared[0], name.endswith("attentions"))
+        except (ImportError, ValueError, RuntimeError, OSError) as error:
+            print(f"{name} is left out: {error}", file=sys.stderr)
+
+
+class KeysAndValues(KVCache):
+    """A cache as every other program has it: it keeps no queries."""
+
+    def __init__(self, engine: Engine) -> None:
+        super().__init__(engine.config, engine.device, engine.dtype)
+        self._buffers = (self._buffers[0][:, :0], *self._buffers[1:])
+
+    def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
+        start, end = self.length, self.length + k.shape[2]
+        _, keys, values = self._buffers
+        for buffer, new in ((keys, k), (values, v)):
+            buffer[layer, :, start:end] = new[0]
+        return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
+
+
+def queries_cost(program: Glassbox, prompts: Iterator[list[int]], n: int, rounds: int) -> float:
+    """The share of decode speed that keeping queries takes: the median of n pairs of steps in each round."""
+    ratios = []
+    for _ in range(rounds):
+        prompt = next(prompts)
+        sessions = [program.session(prompt), program.session(prompt, KeysAndValues(program.engine))]
+        for session in sessions:
+            program.write(session, 2)
+        for i in range(n):
+            first, second = sessions if i % 2 else reversed(sessions)
+            times = {id(session): program.write(session, 1)[0] for session in (first, second)}
+            ratios.append(times[id(sessions[1])] / times[id(sessions[0])])
+    return 1 - statistics.median(ratios)
+
+
+def random_prompts(vocab_size: int, context: int) -> Iterator[list[int]]:
+    """Endless prompts, the same in every run of the bench."""
+    draw = random.Random(0)
+    while True:
+        yield draw.choices(range(vocab_size), k=context)
+
+
+def interleave(programs: dict[str, Program], prompts: Iterator[list[int]], n: int, rounds: int) -> dict[str, Speed]:
+    """The median speed of each program over rounds in which each runs once. Their first run does not count."""
+    for program in programs.values():
+        program.run(next(prompts), 2)
+    runs: dict[str, list[Speed]] = {name: [] for name in programs}
+    for _ in range(rounds):
+        prompt = next(prompts)
+        for name, program in programs.items():
+            runs[name].append(program.run(prompt, n))
+    return {name: Speed(*map(statistics.median, zip(*speeds, strict=True))) for name, speeds in runs.items()}
+
+
+def bytes_per_token(session: Session, n: int) -> int:
+    """What each of the n tokens that a session has written takes."""
+    records = session.nbytes - session.cache.nbytes
+    return round(session.cache.nbytes / session.cache.capacity + records / n)
+
+
+def measure(args: argparse.Namespace) -> dict[str, Any]:
+    """The whole report, as the module's docstring explains it."""
+    torch.set_num_threads(args.threads)
+    path = resolve(args.model)
+    start = time.perf_counter()
+    engine = load(args.model)
+    load_seconds = time.perf_counter() - start
+    _require_room(engine, args.context + args.tokens + 2)
+    program, prompts = Glassbox(engine), random_prompts(engine.config.vocab_size, args.context)
+    session = program.session(next(prompts))
+    program.write(session, args.tokens)
+    own = {
+        "session_bytes_per_token": bytes_per_token(session, args.tokens),
+        "load_seconds": load_seconds,
+        "peak_rss_bytes": peak_rss(),
+        "machine": machine(engine, args),
+    }
+    cost = queries_cost(program, prompts, args.tokens, args.repeats)
+    room = args.context + args.tokens + 8
+    programs = {"glassbox": program, **dict(peers(args.peers, path, engine, room, args.threads))}
+    speeds = interleave(programs, prompts, args.tokens, args.repeats)
+    return {**comparison(speeds), "queries_cost": cost, **own}
+
+
+def comparison(speeds: dict[str, Speed]) -> dict[str, Any]:
+    """decode, prefill and ratios; None for a program that did not run."""
+    every = ("glassbox", *PEERS)
+    rates = {kind: {name: getattr(speeds.get(name), kind, None) for name in every} for kind in ("decode", "prefill")}
+    ratios = {
+        kind: {name: row["glassbox"] / row[name] if row[name] else None for name in PEERS}
+        for kind, row in rates.items()
+    }
+    return {**rates, "ratios": ratios}
+
+
+def _require_room(engine: Engine, tokens: int) -> None:
+    if tokens >= engine.config.block_size:
+        room = engine.config.block_size
+        raise ValueError(f"--context and --tokens make {tokens} tokens, the model holds {room}; ask for fewer")
+
+
+def peak_rss() -> int | None:
+    if sys.platform == "win32":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
+
+
+def machine(engine: Engine, args: argparse.Namespace) -> dict[str, Any]:
+    """What the figures were measured on and with."""
+    return {
+        "platform": platform.platform(),
+        "processor": platform.processor() or platform.machine(),
+        "cores": os.cpu_count(),
+        "threads": args.threads,
+        "device": torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else str(engine.device),
+        "dtype": str(engine.dtype).removeprefix("torch."),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "model": engine.name,
+        **{name: getattr(args, name) for name in ("context", "tokens", "repeats")},
+    }
+
+
+def table(report: dict[str, Any]) -> str:
+    """The report for people."""
+    lines = [f"{'':26}{'decode':>10}{'':>8}{'prefill':>10}   (tokens/s, and Glassbox relative to it)"]
+    for name in ("glassbox", *PEERS):
+        cells = f"{name:26}"
+        for kind in ("decode", "prefill"):
+            rate, ratio = report[kind][name], report["ratios"][kind].get(name)
+            cells += f"{'-' if rate is None else f'{rate:.1f}':>10}" + (f"{ratio:7.2f}x" if ratio else " " * 8)
+        lines.append(cells.rstrip())
+    peak = report["peak_rss_bytes"]
+    lines += [
+        "",
+        f"keeping queries costs {100 * report['queries_cost']:.1f} % of decode speed",
+        f"a token adds {report['session_bytes_per_token']:,} bytes to its session",
+        f"loading takes {report['load_seconds']:.2f} s"
+        + (f"; the process peaks at {peak / 1e6:,.0f} MB" if peak else ""),
+        ", ".join(f"{key} {value}" for key, value in report["machine"].items()),
+    ]
+    return "\n".join(lines)
+
+
+def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m gpt.bench", description="Measure speed and memory, beside others.")
+    parser.add_argument(
+        "--model", default=DEFAULT_MODEL, help="a name, a folder in Hugging Face layout, or a .gguf file"
+    )
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor threads, for everybody")
+    parser.add_argument("--context", type=int, default=256, help="tokens to read")
+    parser.add_argument("--tokens", type=int, default=64, help="tokens to write, at least 2")
+    parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the medians are taken")
+    parser.add_argument("--json", action="store_true", help="the report as JSON instead of a table")
+    parser.add_argument(
+        "--peers", default=",".join(PEERS), help='whom to compare with, separated by commas; "" for nobody'
+    )
+    args = parser.parse_args(argv)
+    args.peers = [name.strip() for name in args.peers.split(",") if name.strip()]
+    if unknown := set(args.peers) - set(PEERS):
+        parser.error(f"--peers knows {', '.join(PEERS)}; got {', '.join(sorted(unknown))}")
+    if min(args.threads, args.context, args.tokens - 1, args.repeats) < 1:
+        parser.error("--threads, --context and --repeats must be at least 1, --tokens at least 2")
+    return args
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; return its exit code."""
+    args = parse(argv)
+    try:
+        report = measure(args)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(json.dumps(report, indent=2) if args.json else table(report))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,135 @@
+"""The named endpoints, through gradio_client and REST, on a running server with a tiny model."""
+
+import json
+import socket
+from itertools import pairwise
+
+import httpx
+import numpy as np
+import pytest
+from gradio_client import Client
+from gradio_client.exceptions import AppError
+
+from demo.layout import build_demo, launch
+from gpt.interp import attention_pattern
+from gpt.sampling import SamplingParams
+
+
+@pytest.fixture(scope="module")
+def address(engine):
+    demo = build_demo(engine)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    yield launch(demo, "127.0.0.1", port)
+    demo.close()
+
+
+@pytest.fixture(scope="module")
+def client(address):
+    return Client(address, verbose=False)
+
+
+def reply_of(engine, message, params, seed=0):
+    session = engine.session(message, params, seed)
+    return "".join(event.text for event in engine.stream(session))
+
+
+def test_the_three_endpoints_and_no_other_are_public(client):
+    schema = client.view_api(return_format="dict", print_info=False)
+    assert set(schema["named_endpoints"]) == {"/chat", "/tokens", "/attention"}
+    assert schema["unnamed_endpoints"] == {}
+
+
+def test_every_argument_has_a_name_a_type_and_an_explanation(client):
+    endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
+    names = {p["parameter_name"]: p["python_type"]["type"] for p in endpoints["/chat"]["parameters"]}
+    assert names["temperature"] == "float"
+    assert list(names) == ["message", "system", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
+                           "max_new_tokens", "seed"]  # fmt: skip
+    assert "streams the reply's text so far" in json.dumps(endpoints["/chat"])
+
+
+def test_chat_streams_growing_text_and_ends_with_the_whole_reply(client, engine):
+    params = SamplingParams(temperature=0.9, top_k=20, max_new_tokens=80)
+    states = list(client.submit("hello", temperature=0.9, top_k=20, max_new_tokens=80, seed=3, api_name="/chat"))
+    assert len(states) > 1
+    assert all(after.startswith(before) for before, after in pairwise(states))
+    assert states[-1] == reply_of(engine, "hello", params, seed=3)
+
+
+def test_chat_obeys_the_system_prompt_and_the_seed(client):
+    replies = [
+        client.predict("hello", max_new_tokens=10, temperature=1.5, api_name="/chat", **more)
+        for more in ({"seed": 1}, {"seed": 1}, {"seed": 2}, {"seed": 1, "system": "Be brief."})
+    ]
+    assert replies[0] == replies[1]
+    assert len(set(replies)) == 3
+
+
+def test_two_calls_do_not_share_a_session(client):
+    jobs = [client.submit("hello", max_new_tokens=20, seed=5, api_name="/chat") for _ in range(3)]
+    assert len({job.result() for job in jobs}) == 1
+
+
+def test_tokens_are_ids_and_pieces(client, engine):
+    reply = client.predict("hé <|im_end|>", api_name="/tokens")
+    assert reply["ids"] == engine.tokenizer.encode("hé <|im_end|>")
+    assert 1 not in reply["ids"]
+    assert reply["pieces"][:3] == ["h", "⟨c3⟩", "⟨a9⟩"]
+
+
+def test_attention_of_a_text_is_the_models_own(client, engine):
+    reply = client.predict(2, 3, text="hello there", api_name="/attention")
+    session = engine.session("hello there", raw=True)
+    engine.feed(session)
+    np.testing.assert_allclose(reply["weights"], attention_pattern(session, 2, [3])[0], atol=1e-6)
+    assert "".join(reply["pieces"]) == "hello there"
+
+
+def test_attention_of_a_conversation_is_read_through_the_chat_template(client):
+    messages = [
+        {"role": "user", "content": "hi"},
+        {"role": "assistant", "content": "yo"},
+        {"role": "user", "content": "so"},
+    ]
+    reply = client.predict(0, 0, messages=messages, api_name="/attention")
+    assert "".join(reply["pieces"]).startswith("<|im_start|>user\nhi<|im_end|>\n<|im_start|>assistant\nyo<|im_end|>")
+    np.testing.assert_allclose(np.sum(reply["weights"], axis=1), 1, atol=1e-4)
+
+
+@pytest.mark.parametrize(("endpoint", "args", "says"), [
+    ("/chat", {"message": ""}, "empty"),
+    ("/chat", {"message": "x" * 3000}, "context of 512 tokens"),
+    ("/chat", {"message": "x", "temperature": -0.1}, "temperature must be a number from 0.0 to 5.0"),
+    ("/chat", {"message": "x", "temperature": "hot"}, "temperature"),
+    ("/chat", {"message": "x", "top_p": 0}, "top_p"),
+    ("/chat", {"message": "x", "top_k": 1.5}, "top_k must be a whole number"),
+    ("/chat", {"message": "x", "max_new_tokens": 0}, "max_new_tokens"),
+    ("/chat", {"message": "x", "seed": -1}, "seed"),
+    ("/tokens", {"text": " "}, "empty"),
+    ("/attention", {"layer": 3, "head": 0, "text": "x"}, "layer must be a whole number from 0 to 2"),
+    ("/attention", {"layer": 0, "head": 4, "text": "x"}, "head must be a whole number from 0 to 3"),
+    ("/attention", {"layer": 0, "head": 0}, "empty"),
+    ("/attention", {"layer": 0, "head": 0, "text": "x" * 513}, "at most 512"),
+    ("/attention", {"layer": 0, "head": 0, "messages": [{"role": "robot", "content": "x"}]}, "roles"),
+    ("/attention", {"layer": 0, "head": 0, "messages": "hello"}, "messages must be a list"),
+])  # fmt: skip
+def test_bad_input_is_answered_with_a_sentence(client, endpoint, args, says):
+    with pytest.raises(AppError, match=says):
+        client.predict(**args, api_name=endpoint)
+
+
+def test_a_stream_can_be_cancelled(client):
+    job = client.submit("hello", max_new_tokens=400, temperature=1.0, api_name="/chat")
+    next(iter(job))
+    job.cancel()
+    assert job.done() or job.status() is not None
+
+
+def test_rest_takes_arguments_by_name_and_streams(address, engine):
+    url = f"{address}gradio_api/call/v2/chat"
+    event = httpx.post(url, json={"message": "hello", "max_new_tokens": 5, "temperature": 0}).json()["event_id"]
+    lines = httpx.get(f"{address}gradio_api/call/chat/{event}", timeout=30).text.splitlines()
+    data = [json.loads(line.removeprefix("data: ")) for line in lines if line.startswith("data: ")]
+    assert data[-1] == [reply_of(engine, "hello", SamplingParams(temperature=0, max_new_tokens=5))]

@@ -1,0 +1,106 @@
+"""The bench's own logic, on a tiny engine; the peers are tested as they are used, by running the command."""
+
+import argparse
+import json
+
+import pytest
+import torch
+
+from gpt import bench
+from gpt.bench import PEERS, Glassbox, KeysAndValues, Speed, comparison, interleave, main, parse, speed
+
+
+def test_speed_counts_the_first_token_as_prefill_and_the_others_as_decode():
+    assert speed(100, [2.0, 0.1, 0.1, 0.2]) == Speed(prefill=50.0, decode=pytest.approx(7.5))
+
+
+def test_programs_run_in_turn_and_medians_leave_the_warm_up_out():
+    order = []
+
+    class Fake:
+        def __init__(self, name: str, rates: list[float]) -> None:
+            self.name, self.rates = name, iter(rates)
+
+        def run(self, prompt: list[int], n: int) -> Speed:
+            order.append((self.name, prompt[0]))
+            return Speed(1.0, next(self.rates))
+
+    programs = {"a": Fake("a", [999, 1, 5, 3]), "b": Fake("b", [999, 2, 2, 8])}
+    speeds = interleave(programs, iter([[0], [1], [2], [3], [4]]), n=4, rounds=3)
+    assert speeds == {"a": Speed(1.0, 3), "b": Speed(1.0, 2)}
+    assert order == [("a", 0), ("b", 1), ("a", 2), ("b", 2), ("a", 3), ("b", 3), ("a", 4), ("b", 4)]
+
+
+def test_an_end_token_does_not_end_a_measurement(engine):
+    program = Glassbox(engine)
+    session = program.session([5, 6, 7])
+    assert len(program.write(session, 40)) == 40
+    assert len(session.tokens) == 43
+
+
+def test_a_cache_without_queries_writes_the_same_text_and_is_smaller(engine):
+    program = Glassbox(engine)
+    whole, bare = program.session([5, 6, 7]), program.session([5, 6, 7], KeysAndValues(engine))
+    for session in (whole, bare):
+        program.write(session, 20)
+    assert whole.tokens == bare.tokens
+    share = engine.config.n_kv_head * 2 / (engine.config.n_kv_head * 2 + engine.config.n_head)
+    assert bare.cache.nbytes == share * whole.cache.nbytes
+
+
+def test_bytes_per_token_are_those_of_queries_keys_values_and_record(engine):
+    program = Glassbox(engine)
+    session = program.session([5, 6, 7])
+    program.write(session, 20)
+    c = engine.config
+    cache = c.n_layer * (c.n_head + 2 * c.n_kv_head) * c.head_dim * 4
+    assert cache < bench.bytes_per_token(session, 20) < cache + 20_000
+
+
+def test_a_program_that_did_not_run_is_null():
+    report = comparison({"glassbox": Speed(100.0, 30.0), "transformers": Speed(50.0, 10.0)})
+    assert report["decode"] == {"glassbox": 30.0, "llama.cpp": None, "transformers": 10.0, PEERS[2]: None}
+    assert report["ratios"]["decode"] == {"llama.cpp": None, "transformers": 3.0, PEERS[2]: None}
+    assert report["ratios"]["prefill"]["transformers"] == 2.0
+
+
+@pytest.fixture
+def tiny(engine, monkeypatch):
+    """The command measures the tiny engine. It must not change the number of threads of the other tests."""
+    monkeypatch.setattr(bench, "load", lambda name: engine)
+    monkeypatch.setattr(bench, "resolve", lambda name: argparse.Namespace(suffix=""))
+    monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
+
+
+def test_the_json_has_the_documented_keys(tiny, capsys):
+    command = ["--json", "--peers", "llama.cpp", "--context", "20", "--tokens", "3", "--repeats", "1"]
+    assert main(command) == 0
+    out, err = capsys.readouterr()
+    report = json.loads(out)
+    assert set(report) == {
+        "decode", "prefill", "ratios", "queries_cost", "session_bytes_per_token", "load_seconds", "peak_rss_bytes",
+        "machine",
+    }  # fmt: skip
+    assert set(report["decode"]) == set(report["prefill"]) == {"glassbox", *PEERS}
+    assert report["decode"]["glassbox"] > 0
+    assert report["decode"]["llama.cpp"] is None
+    assert "llama.cpp is left out" in err
+
+
+def test_the_table_shows_every_program(tiny, capsys):
+    assert main(["--peers", "", "--context", "20", "--tokens", "3", "--repeats", "1"]) == 0
+    out = capsys.readouterr().out
+    assert all(name in out for name in PEERS)
+    assert "of decode speed" in out
+
+
+def test_more_than_the_context_is_refused_in_one_sentence(tiny, capsys):
+    assert main(["--peers", "", "--context", "600"]) == 2
+    assert "the model holds 512; ask for fewer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("wrong", [["--peers", "ollama"], ["--tokens", "1"], ["--repeats", "0"]])
+def test_wrong_options_are_refused(wrong, capsys):
+    with pytest.raises(SystemExit):
+        parse(wrong)
+    assert "--" in capsys.readouterr().err

@@ -1,0 +1,74 @@
+"""The command line: text and JSON on standard output, one clear sentence and exit code 2 for bad input."""
+
+import io
+import json
+
+import pytest
+
+from gpt import __main__ as command
+
+
+@pytest.fixture
+def run(engine, monkeypatch, capsys):
+    """Run the command with the tiny engine; (exit code, standard output, standard error)."""
+
+    def run(*argv: str, stdin: str = "") -> tuple[int, str, str]:
+        monkeypatch.setattr(command, "load", lambda *a: engine)
+        monkeypatch.setattr("sys.stdin", io.StringIO(stdin))
+        code = command.main(list(argv))
+        return code, *capsys.readouterr()
+
+    return run
+
+
+def test_a_prompt_is_answered_the_same_way_for_the_same_seed(run):
+    first, again, other = (run("hello", "--seed", s, "--max-new-tokens", "8") for s in ("1", "1", "2"))
+    assert first[0] == 0
+    assert len(first[1]) > 1
+    assert first == again != other
+
+
+def test_json_is_one_event_a_line(run):
+    code, out, _ = run("hello", "--json", "--max-new-tokens", "4", "--temperature", "0")
+    events = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert [e["position"] for e in events] == list(range(events[0]["position"], events[0]["position"] + 4))
+    assert events[-1]["finish"] == "length"
+    assert events[0]["params"]["temperature"] == 0
+    assert {"token", "text", "logprob", "rank", "entropy", "candidates", "u"} <= events[0].keys()
+
+
+def test_the_prompt_can_come_through_a_pipe(run):
+    assert run("-", stdin="hello\n")[1] == run("hello")[1]
+
+
+def test_raw_continues_the_prompt_itself(run):
+    raw = json.loads(run("hello", "--raw", "--json", "--max-new-tokens", "1")[1])
+    assert raw["position"] == len("hello")
+
+
+def test_a_system_prompt_comes_first(run):
+    assert run("hello", "--system", "be brief")[1] != run("hello")[1]
+
+
+@pytest.mark.parametrize(
+    ("argv", "said"),
+    [(["hello", "--temperature", "9"], "temperature must be"), (["hello", "--top-p", "0"], "top_p"), ([" "], "empty")],
+)
+def test_bad_input_is_one_sentence_and_code_2(run, argv, said):
+    code, out, err = run(*argv)
+    assert (code, out) == (2, "")
+    assert err.startswith("error: ")
+    assert said in err
+    assert err.count("\n") == 1
+
+
+def test_an_unknown_model_lists_the_known_ones(capsys):
+    assert command.main(["hello", "--model", "gpt-17"]) == 2
+    assert "smollm2-135m-instruct" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("option", "value"), [("--device", "abacus"), ("--dtype", "float1")])
+def test_a_device_or_type_that_cannot_be_is_refused(capsys, option, value):
+    assert command.main(["hello", option, value]) == 2
+    assert value in capsys.readouterr().err

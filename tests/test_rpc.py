@@ -1,0 +1,467 @@
+"""What the page asks for, as functions: history, settings, pulls, and what is refused."""
+
+import base64
+import json
+import math
+import threading
+
+import numpy as np
+import pytest
+
+from demo.panels.attention import MAX_BYTES, Attention
+from demo.panels.chat import Chat
+from demo.panels.sampling import Sampling
+from demo.rpc import Server
+from demo.store import SessionStore
+from demo.stream import run
+from gpt.interp import METRICS, attention_pattern
+from gpt.sampling import SamplingParams
+
+WARM = SamplingParams(temperature=1.0, max_new_tokens=12)
+
+
+class Page:
+    """A page without a browser: calls functions by name, keeps the tokens as the page's store does."""
+
+    def __init__(self, engine, grace=60.0):
+        self.engine = engine
+        self.store = SessionStore(lambda: engine.session(params=WARM), grace=grace)
+        self.server = Server(engine, engine, self.store)
+        parts = (self.server, Chat(self.server), Attention(self.server), Sampling(self.server))
+        self.functions = {f.__name__: f for part in parts for f in part.functions()}
+        self.tokens = []
+        greeting = self.server.hello({"owner": "tab"})
+        self.sid = greeting["sid"]
+        self.take(greeting["message"])
+
+    @property
+    def entry(self):
+        return self.store.get(self.sid)
+
+    @property
+    def session(self):
+        return self.entry.session
+
+    def take(self, message):
+        if message["from"] > len(self.tokens):  # some were missed: a page pulls them
+            message = self.functions["tokens"]({"sid": self.sid, "from": len(self.tokens)})
+        del self.tokens[message["from"] :]
+        self.tokens += message["toks"]
+        assert [t["i"] for t in self.tokens] == list(range(message["n"]))
+
+    def call(self, name, **args):
+        reply = self.functions[name]({"sid": self.sid, **args})
+        json.dumps(reply, allow_nan=False)
+        if "message" in reply:
+            self.take(reply["message"])
+        return reply
+
+    def act(self, name, limit=None, **args):
+        """Call, then stream as the page would; returns the answer."""
+        reply = self.call(name, **args)
+        assert "error" not in reply, reply
+        for text in run(self.engine, self.entry, reply["run"], limit):
+            self.take(json.loads(text))
+        return reply
+
+    def text(self):
+        return [m["content"] for m in self.engine.messages(self.session)]
+
+
+@pytest.fixture
+def page(engine):
+    return Page(engine)
+
+
+# ---- greeting --------------------------------------------------------------------------------------------------------
+
+
+def test_a_greeting_holds_all_that_a_page_needs(page, engine):
+    greeting = page.server.hello({"owner": "tab 2"})
+    json.dumps(greeting, allow_nan=False)
+    assert greeting["sid"] != page.sid
+    assert greeting["model"]["n_layer"] == 3
+    assert greeting["model"]["chat"] is True
+    assert greeting["model"]["memory_bytes"] == engine.model.nbytes()
+    assert greeting["params"] == WARM.as_dict()
+    assert greeting["limits"]["temperature"] == [0.0, 5.0]
+    assert greeting["message"]["toks"] == []
+    assert (greeting["branch"], len(greeting["branches"])) == (0, 1)
+
+
+def test_a_reloaded_page_gets_everything_back(page):
+    page.act("send", text="hello")
+    before = list(page.tokens)
+    greeting = page.server.hello({"owner": "tab again", "sid": page.sid, "adopt": True})
+    assert greeting["sid"] == page.sid
+    assert greeting["message"]["toks"] == before
+    assert greeting["message"]["state"] == "idle"
+    assert greeting["message"]["finish"] == "length"
+
+
+def test_a_sid_without_the_mark_of_a_reload_is_not_taken_over(page):
+    assert page.server.hello({"owner": "copy", "sid": page.sid})["sid"] != page.sid
+
+
+def test_a_reload_in_mid_reply_ends_it_and_it_can_be_resumed(page):
+    reply = page.call("send", text="hello")
+    page.call("set_params", max_new_tokens=400)
+    generator = run(page.engine, page.entry, reply["run"])
+    next(generator)
+    greeting = page.server.hello({"owner": "again", "sid": page.sid, "adopt": True})
+    assert greeting["message"]["finish"] == "stopped"
+    list(generator)
+    assert greeting["message"]["n"] == len(page.session.tokens)
+    page.call("set_params", max_new_tokens=3)
+    page.tokens = greeting["message"]["toks"]
+    n = len(page.tokens)
+    page.act("resume")
+    assert len(page.tokens) == n + 3
+
+
+def test_a_reply_that_never_began_can_be_resumed_after_a_reload(page):
+    page.call("send", text="hello")
+    greeting = page.server.hello({"owner": "again", "sid": page.sid, "adopt": True})
+    assert (greeting["message"]["state"], greeting["message"]["finish"]) == ("idle", "stopped")
+    page.act("resume")
+    assert len(page.text()) == 2
+
+
+def test_an_unknown_session_is_gone_for_every_function(page):
+    for name, function in page.functions.items():
+        if name != "hello":
+            assert function({"sid": "unknown", "text": "x"})["code"] == "gone", name
+
+
+# ---- history ---------------------------------------------------------------------------------------------------------
+
+
+def test_ten_turns_keep_every_message_exactly(page):
+    for turn in range(10):
+        page.call("set_params", max_new_tokens=4)
+        page.act("send", text=f"{turn}<|im_end|>你")
+    assert page.text()[::2] == [f"{turn}<|im_end|>你" for turn in range(10)]
+    assert len(page.text()) == 20
+    assert [t["id"] for t in page.tokens] == page.session.tokens
+    fresh = page.engine.session()
+    page.engine.extend(fresh, page.engine.messages(page.session)[:-1])
+    assert page.session.tokens[: len(fresh.tokens)] == fresh.tokens
+
+
+def test_a_system_prompt_comes_first_and_can_be_replaced(page):
+    page.act("send", text="hi", system="Be brief.")
+    page.act("send", text="again", system="Be long.")
+    assert page.text()[:2] == ["Be long.", "hi"]
+    page.call("new_chat", system="Speak French.")
+    page.act("send", text="hi")
+    assert page.text()[0] == "Speak French."
+
+
+def test_sending_while_a_reply_streams_ends_it_and_keeps_its_text(page):
+    page.call("set_params", max_new_tokens=400)
+    reply = page.call("send", text="first")
+    generator = run(page.engine, page.entry, reply["run"])
+    for text in (next(generator), next(generator)):
+        page.take(json.loads(text))
+    page.call("set_params", max_new_tokens=5)
+    page.act("send", text="second")
+    assert [json.loads(text)["run"] for text in generator][-1] == reply["run"]
+    roles = [m["role"] for m in page.engine.messages(page.session)]
+    assert roles == ["user", "assistant", "user", "assistant"]
+    assert page.session.finish == "length"
+
+
+def test_regenerate_with_the_same_seed_gives_the_same_reply_and_another_seed_another(page):
+    page.act("send", text="hello", seed=7)
+    first = page.session.tokens[page.session.reply_start :]
+    page.act("regenerate")
+    assert page.session.tokens[page.session.reply_start :] == first
+    reply = page.act("regenerate", seed=8)
+    assert (reply["seed"], len(reply["branches"])) == (8, 3)
+    assert page.session.tokens[page.session.reply_start :] != first
+
+
+def test_an_edit_cuts_there_and_the_old_branch_stays(page):
+    page.act("send", text="one")
+    page.act("send", text="two")
+    whole_before = list(page.session.tokens)
+    reply = page.act("edit", message=0, text="uno")
+    assert page.text()[0] == "uno"
+    assert len(page.text()) == 2
+    assert reply["branches"][0]["n"] == len(whole_before)
+    assert page.session.branches[0].tokens == whole_before
+
+
+def test_editing_the_system_prompt_answers_the_last_message_again(page):
+    page.act("send", text="one", system="Be brief.")
+    page.act("send", text="two")
+    page.act("edit", message=0, text="Be long.")
+    roles = [m["role"] for m in page.engine.messages(page.session)]
+    assert page.text()[0] == "Be long."
+    assert roles == ["system", "user", "assistant", "user", "assistant"]
+
+
+def test_a_reply_cannot_be_edited(page):
+    page.act("send", text="one")
+    assert page.call("edit", message=1, text="mine")["field"] == "message"
+    assert page.call("edit", message=9, text="x")["code"] == "invalid"
+
+
+def test_a_fork_puts_the_chosen_token_there_and_goes_on(page):
+    page.act("send", text="hello")
+    position = page.session.reply_start + 3
+    before = page.session.tokens[:position]
+    other = next(c[0] for c in page.tokens[position]["cand"] if c[0] not in (page.session.tokens[position], 1))
+    reply = page.act("fork", position=position, token=other)
+    assert page.session.tokens[: position + 1] == [*before, other]
+    assert page.tokens[position]["u"] is None
+    assert reply["message"]["from"] <= position
+    assert reply["branches"][1] | {"text": ""} == {
+        "id": 1,
+        "parent": 0,
+        "fork": position,
+        "n": position + 1,
+        "text": "",
+    }
+    assert len(page.session.tokens) > position + 1
+
+
+def test_choosing_the_end_token_ends_the_reply(page):
+    page.act("send", text="hello")
+    position = page.session.reply_start
+    record = page.session.records[position]
+    page.session.records[position] = _with_candidate(record, 1)
+    page.act("fork", position=position, token=1)
+    assert page.session.finish == "end"
+    assert page.session.tokens[-1] == 1
+
+
+def test_a_fork_of_a_given_token_or_with_a_foreign_one_is_refused_in_words(page):
+    page.act("send", text="hello")
+    assert "not sampled" in page.call("fork", position=0, token=5)["error"]
+    position = page.session.reply_start
+    known = {c[0] for c in page.tokens[position]["cand"]}
+    foreign = next(t for t in range(2, 258) if t not in known)
+    assert "candidates" in page.call("fork", position=position, token=foreign)["error"]
+
+
+def test_switching_branches_brings_the_other_one_back_whole(page):
+    page.act("send", text="hello")
+    first = list(page.session.tokens)
+    page.act("regenerate", seed=99)
+    reply = page.call("switch_branch", branch=0)
+    assert reply["run"] is None
+    assert [t["id"] for t in page.tokens] == page.session.tokens == first
+    assert reply["message"]["finish"] == "length"
+    assert page.call("switch_branch", branch=2)["code"] == "invalid"
+
+
+def test_an_end_token_that_was_sampled_moves_to_the_template_when_a_message_follows(page):
+    page.act("send", text="hello", limit=2)
+    session = page.session
+    record = session.records[-1]
+    session.tokens[-1], session.finish = 1, "end"
+    session.records[-1] = _with_token(record, 1)
+    page.tokens = page.functions["tokens"]({"sid": page.sid, "from": 0})["toks"]
+    end = len(page.tokens) - 1
+    assert page.tokens[end]["role"] == "assistant"
+    page.act("send", text="next")
+    assert page.tokens[end]["role"] == "template"
+    assert page.tokens[end]["s"] == "<|im_end|>"
+    assert page.tokens == page.functions["tokens"]({"sid": page.sid, "from": 0})["toks"]
+
+
+def test_resume_goes_on_after_the_length_was_reached(page):
+    page.act("send", text="hello")
+    n = len(page.session.tokens)
+    page.act("resume", limit=1, count=1)
+    assert len(page.session.tokens) == n + 1
+
+
+def test_stop_ends_the_run_at_the_next_token_and_does_not_wait(page):
+    page.call("set_params", max_new_tokens=400)
+    reply = page.call("send", text="hello")
+    generator = run(page.engine, page.entry, reply["run"])
+    next(generator)
+    assert page.call("stop") == {}
+    *_, last = list(generator)
+    assert json.loads(last)["finish"] == "stopped"
+
+
+def test_stop_then_resume_at_once_goes_on(page):
+    page.call("set_params", max_new_tokens=300)
+    reply = page.call("send", text="hello")
+    old = run(page.engine, page.entry, reply["run"])
+    next(old)
+    page.call("stop")
+    resumed = page.call("resume")
+    received = [json.loads(text) for text in run(page.engine, page.entry, resumed["run"], 5)]
+    assert received[-1]["n"] == resumed["message"]["n"] + 5
+    assert received[-1]["finish"] == "stopped"
+
+
+def test_a_new_chat_is_empty_and_keeps_the_parameters(page):
+    page.call("set_params", temperature=1.5)
+    page.act("send", text="hello")
+    epoch = page.entry.epoch
+    reply = page.call("new_chat")
+    assert page.tokens == []
+    assert (len(reply["branches"]), page.session.params.temperature) == (1, 1.5)
+    assert page.entry.epoch > epoch
+    page.act("send", text="hello")
+    assert page.tokens[-1]["par"] == 0
+
+
+def test_what_was_cut_to_fit_the_context_is_said(page):
+    page.call("set_params", max_new_tokens=8)
+    page.act("send", text="a" * 200)
+    page.act("send", text="b" * 200)
+    reply = page.act("send", text="c" * 200)
+    assert "oldest messages were left out" in reply["notice"]
+    assert page.text()[0] == "c" * 200 or page.text()[-2] == "c" * 200
+    reply = page.act("send", text="d" * 2000)
+    assert "tokens of the newest message" in reply["notice"]
+    assert reply["cut"][1] > 1000
+    assert page.text()[-2].strip("d") == ""
+
+
+@pytest.mark.parametrize("text", ["", "   \n", None, 5, ["x"]])
+def test_an_empty_message_is_refused_and_nothing_is_lost(page, text):
+    page.act("send", text="hello")
+    before = list(page.session.tokens)
+    reply = page.call("send", text=text)
+    assert reply["code"] == "invalid"
+    assert "empty" in reply["error"]
+    assert page.session.tokens == before
+
+
+def test_nothing_to_regenerate_resume_or_edit_is_said(page):
+    for name in ("regenerate", "resume"):
+        assert page.call(name)["code"] == "invalid"
+    assert page.call("edit", message=0, text="x")["code"] == "invalid"
+    assert page.call("fork", position=0, token=3)["code"] == "invalid"
+
+
+# ---- settings --------------------------------------------------------------------------------------------------------
+
+
+WRONG = [
+    *(("temperature", -1), ("temperature", math.nan), ("temperature", math.inf), ("top_k", 1.5), ("top_p", 0)),
+    *(("top_p", "0.5"), ("min_p", True), ("max_new_tokens", 0), ("stop", "x"), ("nonsense", 1)),
+]
+
+
+def test_parameters_are_patched_and_a_wrong_one_is_named(page):
+    assert page.call("set_params", temperature=0, top_k=5)["params"]["top_k"] == 5
+    for name, value in WRONG:
+        reply = page.functions["set_params"]({"sid": page.sid, name: value})
+        assert reply["field"] == name, (name, value)
+        assert name in reply["error"]
+    assert page.session.params == WARM.replace(temperature=0, top_k=5)
+
+
+def test_a_seed_must_be_a_whole_number_that_javascript_can_hold(page):
+    assert page.call("set_seed", seed=2**53 - 1)["seed"] == 2**53 - 1
+    for seed in (-1, 2**53, 1.5, "1", True):
+        assert page.call("set_seed", seed=seed)["field"] == "seed"
+
+
+# ---- pulls -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_matrix_is_the_packed_lower_triangle_from_a_row_on(page):
+    page.act("send", text="hello")
+    pattern = attention_pattern(page.session, 2, [3])[0].numpy()
+    reply = page.call("matrix", layer=2, head=3, **{"from": 5})
+    n = page.session.cache.length
+    assert (reply["from"], reply["n"], reply["epoch"]) == (5, n, page.entry.epoch)
+    data = np.frombuffer(base64.b64decode(reply["data"]), np.uint8)
+    expected = np.concatenate([np.rint(255 * np.sqrt(pattern[i, : i + 1])) for i in range(5, n)])
+    assert data.tolist() == expected.tolist()
+
+
+def test_a_large_matrix_comes_in_several_answers(page, monkeypatch):
+    monkeypatch.setattr("demo.panels.attention.ROWS_AT_ONCE", 10)
+    monkeypatch.setattr("demo.panels.attention.MAX_BYTES", 200)
+    page.act("send", text="hello there, you")
+    whole, start = b"", 0
+    while start < page.session.cache.length:
+        reply = page.call("matrix", layer=0, head=0, **{"from": start})
+        assert reply["n"] > start
+        whole, start = whole + base64.b64decode(reply["data"]), reply["n"]
+    monkeypatch.setattr("demo.panels.attention.MAX_BYTES", MAX_BYTES)
+    assert base64.b64decode(page.call("matrix", layer=0, head=0)["data"]) == whole
+
+
+def test_a_row_is_exact(page):
+    page.act("send", text="hello")
+    weights = page.call("row", layer=1, head=0, i=4)["weights"]
+    assert weights == attention_pattern(page.session, 1, [0], [4])[0, 0, :5].tolist()
+    assert sum(weights) == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_the_grid_has_one_number_a_head(page, metric):
+    page.act("send", text="hello")
+    reply = page.call("grid", metric=metric)
+    assert len(reply["values"]) == 3 * 4
+    assert reply["min"] == min(reply["values"])
+    assert reply["n"] == page.session.cache.length
+
+
+NOWHERE = [
+    ("matrix", {"layer": 3, "head": 0}),
+    ("matrix", {"layer": 0, "head": -1}),
+    ("matrix", {"layer": 0}),
+    ("matrix", {"layer": 0, "head": 0, "from": 10_000}),
+    ("row", {"layer": 0, "head": 0, "i": 10_000}),
+    ("row", {"layer": 0.5, "head": 0, "i": 0}),
+    ("select", {"layer": "0", "head": 0}),
+    ("grid", {"metric": "beauty"}),
+    ("grid", {}),
+    ("tokens", {"from": -1}),
+]
+
+
+@pytest.mark.parametrize(("name", "args"), NOWHERE)
+def test_a_pull_of_what_does_not_exist_is_refused(page, name, args):
+    page.act("send", text="hello")
+    assert page.call(name, **args)["code"] == "invalid"
+
+
+def test_pulls_of_an_empty_session_are_empty_or_refused(page):
+    assert page.call("matrix", layer=0, head=0)["data"] == ""
+    assert page.call("grid", metric="first")["values"] == [0.0] * 12
+    assert page.call("row", layer=0, head=0, i=0)["code"] == "invalid"
+
+
+def test_pulls_are_answered_while_a_reply_streams(page):
+    page.call("set_params", max_new_tokens=200)
+    reply = page.call("send", text="hello")
+    thread = threading.Thread(target=lambda: list(run(page.engine, page.entry, reply["run"])))
+    thread.start()
+    while thread.is_alive():
+        got = page.call("matrix", layer=0, head=0)
+        assert len(base64.b64decode(got["data"])) == got["n"] * (got["n"] + 1) // 2
+        page.call("grid", metric="entropy")
+        page.functions["tokens"]({"sid": page.sid, "from": 3})
+    thread.join()
+
+
+@pytest.mark.parametrize("args", [None, [], "x", 7, [1, 2]])
+def test_anything_but_a_dict_is_gone(page, args):
+    for function in page.functions.values():
+        if function.__name__ != "hello":
+            assert "error" in function(args)
+
+
+def _with_token(record, token):
+    return type(record)(
+        **{name: getattr(record, name) for name in record.__slots__} | {"token": token, "finish": "end"}
+    )
+
+
+def _with_candidate(record, token):
+    extra = type(record.candidates[0])(token, "<|im_end|>", 0.01, 0.01, None)
+    values = {name: getattr(record, name) for name in record.__slots__}
+    return type(record)(**values | {"candidates": (*record.candidates[:-1], extra)})
