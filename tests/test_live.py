@@ -99,8 +99,9 @@ def test_a_second_turn_reads_the_conversation_again_and_patterns_stay_whole(engi
     torch.testing.assert_close(attention_pattern(there, 2), attention_pattern(here, 2), rtol=0, atol=1e-5)
 
 
-def test_a_temperature_set_here_acts_on_a_token_of_the_running_worker(engine, slow):
-    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=60)), changed=slow.publish)
+def test_a_temperature_set_here_acts_on_a_token_of_the_running_worker(engine):
+    slow = Remote(engine, forked(delay=0.1))
+    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=20)), changed=slow.publish)
     entry = store.create("tab")
     made = []
     for event in slow.stream(entry.session):

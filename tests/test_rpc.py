@@ -8,6 +8,7 @@ import threading
 import numpy as np
 import pytest
 
+from demo.example import Example
 from demo.panels.attention import MAX_BYTES, Attention
 from demo.panels.chat import Chat
 from demo.panels.sampling import Sampling
@@ -26,7 +27,7 @@ class Page:
     def __init__(self, engine, grace=60.0):
         self.engine = engine
         self.store = SessionStore(lambda: engine.session(params=WARM), grace=grace)
-        self.server = Server(engine, engine, self.store)
+        self.server = Server(engine, engine, self.store, Example(engine))
         parts = (self.server, Chat(self.server), Attention(self.server), Sampling(self.server))
         self.functions = {f.__name__: f for part in parts for f in part.functions()}
         self.tokens = []
@@ -433,6 +434,21 @@ def test_pulls_of_an_empty_session_are_empty_or_refused(page):
     assert page.call("matrix", layer=0, head=0)["data"] == ""
     assert page.call("grid", metric="first")["values"] == [0.0] * 12
     assert page.call("row", layer=0, head=0, i=0)["code"] == "invalid"
+
+
+def test_a_branch_that_was_left_is_read_again_when_its_attention_is_asked_for(page):
+    page.act("send", text="hello")
+    page.act("regenerate", seed=99)
+    page.call("switch_branch", branch=0)
+    n = len(page.session.tokens)
+    assert page.session.cache.length < n
+    assert page.call("matrix", layer=0, head=0)["n"] == n
+
+
+def test_a_pull_between_a_message_and_its_reply_does_not_take_the_replys_place(page):
+    reply = page.call("send", text="hello")
+    assert page.call("grid", metric="first")["n"] == 0
+    assert page.entry.begin(reply["run"])
 
 
 def test_pulls_are_answered_while_a_reply_streams(page):

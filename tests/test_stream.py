@@ -185,6 +185,19 @@ def test_a_fast_model_sends_at_most_some_forty_messages_a_second(engine, entry):
     assert len(pushed(received)) > 40
 
 
+def test_a_long_prompt_gives_signs_of_life_while_it_is_read(engine, entry, monkeypatch):
+    monkeypatch.setattr("demo.stream.PULSE", 0.01)
+    step = engine.runner.run
+    monkeypatch.setattr(engine.runner, "run", lambda feeds: time.sleep(0.1) or step(feeds))
+    engine.extend(entry.session, [{"role": "user", "content": "x" * 400}])
+    n = len(entry.session.tokens)
+    first, *_ = received = messages(engine, entry, limit=2)
+    assert (first["state"], first["from"], first["n"], first["toks"]) == ("streaming", n, n, [])
+    read = [m["stats"]["rows"] for m in received if not m["toks"] and m["state"] == "streaming"]
+    assert 256 in read
+    assert [t["i"] for t in pushed(received)] == [n, n + 1]
+
+
 def test_a_failure_of_the_model_is_told_to_the_page(engine, entry):
     class Failing:
         tokenizer, config = engine.tokenizer, engine.config

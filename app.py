@@ -1,0 +1,54 @@
+"""Glassbox: chat with a GPT that runs here, and look inside it while it answers."""
+
+import argparse
+import os
+import sys
+
+from gpt import DEFAULT_MODEL, load
+
+
+def parse_args() -> argparse.Namespace:
+    """Options not given are taken from the environment: GLASSBOX_MODEL for --model, and so on."""
+    parser = argparse.ArgumentParser(prog="app.py", description=__doc__, epilog=parse_args.__doc__)
+    parser.add_argument("--model", help=f"a model's name, a folder or a .gguf file (default: {DEFAULT_MODEL})")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU when there is one)")
+    parser.add_argument("--dtype", help="float32, bfloat16 or float16 (default: what suits the device)")
+    parser.add_argument("--host", help="address to listen on, 0.0.0.0 for all (default: this machine only)")
+    parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
+    parser.add_argument("--threads", type=int, help="threads of the processor (default: one a core)")
+    parser.add_argument("--share", action="store_true", help="make a public link")
+    names = ("model", "device", "dtype", "host", "port", "threads", "share")
+    parser.set_defaults(**{name: os.environ.get(f"GLASSBOX_{name.upper()}") or None for name in names})
+    return parser.parse_args()
+
+
+def show_progress(stage: str, done: int, total: int) -> None:
+    """One line on stderr, written over until the stage is complete."""
+    amount = f"{done / total:4.0%} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
+    print(f"\r{stage}: {amount}", end="\n" if done == total else "", file=sys.stderr, flush=True)
+
+
+def serve(args: argparse.Namespace) -> None:
+    """Load the model, open the page, wait for Ctrl-C."""
+    from demo.layout import build_demo, launch  # isort: skip  (before torch: see demo/live.py)
+    import torch
+
+    torch.set_num_threads(args.threads or torch.get_num_threads())
+    demo = build_demo(load(args.model or DEFAULT_MODEL, args.device, args.dtype, show_progress))
+    print(f"Glassbox is ready at {launch(demo, args.host, args.port, bool(args.share))} (Ctrl-C ends it)", flush=True)
+    demo.block_thread()
+
+
+def main() -> int:
+    try:
+        serve(parse_args())
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+    except (ValueError, RuntimeError, OSError) as error:
+        print(f"app.py: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,187 @@
+/**
+ * Where a message is written: the box, what can be done with the reply, notices above it. Text is never lost.
+ */
+(() => {
+  'use strict';
+  const { glassbox } = window;
+  const { store, actions } = glassbox;
+  const { el, icon, iconButton, translate } = glassbox.dom;
+
+  const LINES = 6;
+  const LINE = 22; // as in chat.css
+  const HINT_MS = 2500;
+  const NOTICES = 3;
+  const DRAFT = 'glassbox.draft';
+
+  // ---- the box ----
+
+  /** As tall as its text, up to six lines. */
+  function grow(box) {
+    box.style.height = 'auto';
+    const height = Math.min(box.scrollHeight, LINES * LINE + 6);
+    box.style.height = `${height}px`;
+    box.style.overflowY = box.scrollHeight > height ? 'auto' : 'hidden';
+  }
+
+  function setText(box, text) {
+    box.value = text;
+    sessionStorage.setItem(DRAFT, text);
+    grow(box);
+  }
+
+  let hintTimer = 0;
+
+  function showHint(hint, key) {
+    hint.textContent = glassbox.t(key);
+    clearTimeout(hintTimer);
+    hintTimer = setTimeout(() => hint.replaceChildren(), HINT_MS);
+  }
+
+  /** Sends what is written; on failure it comes back into the box. */
+  async function send({ box, hint }) {
+    const text = box.value;
+    if (!text.trim()) {
+      showHint(hint, 'empty_message');
+      box.focus();
+      return;
+    }
+    setText(box, '');
+    const taken = await actions.send(text);
+    if (!taken) setText(box, box.value ? `${text}\n${box.value}` : text);
+  }
+
+  /** Enter sends, Shift+Enter breaks the line; Enter that ends an input method's composition does neither. */
+  function onKey(event, parts) {
+    if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
+    event.preventDefault();
+    send(parts);
+  }
+
+  function buildInput(parts) {
+    const row = el('div', 'inp');
+    const box = el('textarea');
+    box.id = 'message';
+    box.rows = 1;
+    box.dir = 'auto';
+    box.dataset.label = 'message';
+    parts.box = box;
+    box.addEventListener('input', () => setText(box, box.value));
+    box.addEventListener('keydown', (event) => onKey(event, parts));
+    const button = el('button', 'send');
+    button.type = 'button';
+    button.id = 'send';
+    button.dataset.tip = 'send';
+    button.append(icon('send'));
+    button.addEventListener('click', () => send(parts));
+    row.append(box, button);
+    row.addEventListener('pointerdown', (event) => event.target === row && setTimeout(() => box.focus()));
+    return row;
+  }
+
+  // ---- what can be done with the reply ----
+
+  function buildControls(parts) {
+    const row = el('div', 'ctl');
+    row.setAttribute('role', 'group');
+    const again = (event) => actions.regenerate({ newSeed: event.shiftKey });
+    Object.assign(parts, {
+      stop: iconButton('stop', 'stop', actions.stop, 'stop'),
+      resume: iconButton('resume', 'resume', () => actions.resume(), 'resume'),
+      step: iconButton('step', 'step', () => actions.resume(1), 'step'),
+      again: iconButton('again', 'regenerate', again, 'regenerate'),
+      dice: iconButton(
+        'dice',
+        'regenerate_new',
+        () => actions.regenerate({ newSeed: true }),
+        'regenerate-new',
+      ),
+    });
+    row.append(parts.stop, parts.resume, parts.step, parts.again, parts.dice);
+    return row;
+  }
+
+  function drawControls(parts) {
+    const more = actions.canResume();
+    parts.stop.disabled = !store.streaming;
+    parts.stop.hidden = more;
+    parts.resume.hidden = !more;
+    parts.step.disabled = !more;
+    parts.again.disabled = parts.dice.disabled = !actions.hasReply();
+  }
+
+  // ---- notices ----
+
+  /** A line above the box that stays until it is dismissed or the next action works. */
+  function addNotice(notices, text, { kind = 'info', action = null, keep = false } = {}) {
+    const before = [...notices.children].find((line) => line.firstChild.textContent === text);
+    if (before && before.classList.contains('lasting')) return;
+    if (before) before.remove();
+    const line = el('div', `notice ${kind}${keep ? ' lasting' : ''}`);
+    line.setAttribute('role', kind === 'info' ? 'status' : 'alert');
+    line.append(el('span', '', text));
+    if (action) line.append(action);
+    if (!keep) line.append(iconButton('close', 'dismiss', () => line.remove()));
+    translate(line);
+    notices.append(line);
+    while (notices.children.length > NOTICES) notices.firstChild.remove();
+  }
+
+  function reloadButton() {
+    const button = el('button', 'btn', glassbox.t('reload'));
+    button.type = 'button';
+    button.addEventListener('click', () => location.reload());
+    return button;
+  }
+
+  function listenForNotices(notices) {
+    glassbox.on('acted', () =>
+      notices.querySelectorAll('.notice:not(.lasting)').forEach((line) => line.remove()),
+    );
+    glassbox.on('error', ({ text }) => {
+      glassbox.toast(text);
+      addNotice(notices, text, { kind: 'error' });
+    });
+    glassbox.on('notice', ({ text }) => {
+      glassbox.toast(text);
+      addNotice(notices, text);
+    });
+    glassbox.on('lost', (text) => {
+      document.body.dataset.lost = '';
+      addNotice(notices, text, { kind: 'error', action: reloadButton(), keep: true });
+    });
+  }
+
+  // ---- all of it ----
+
+  /** Adds the composer to the chat panel. */
+  function composer(root) {
+    const parts = { notices: el('div', 'notices'), hint: el('span', 'hint') };
+    parts.hint.setAttribute('role', 'status');
+    const branches = el('div', 'branches num');
+    const row = el('div', 'crow');
+    row.append(branches, parts.hint, buildControls(parts));
+    const panel = el('div', 'composer');
+    panel.append(parts.notices, row, buildInput(parts));
+    root.append(panel);
+    listenForNotices(parts.notices);
+    const draw = glassbox.dom.debounceFrame(() => drawControls(parts));
+    for (const topic of ['state', 'tokens', 'hello']) glassbox.on(topic, draw);
+    glassbox.on('branches', () => glassbox.drawBranches(branches));
+    const drawTexts = () => {
+      parts.box.placeholder = glassbox.t(
+        store.model && !store.model.chat ? 'placeholder_plain' : 'placeholder',
+      );
+      parts.box.setAttribute('aria-label', glassbox.t('message'));
+      translate(panel);
+      glassbox.drawBranches(branches);
+    };
+    glassbox.on('lang', drawTexts);
+    glassbox.on('hello', drawTexts);
+    drawTexts();
+    drawControls(parts);
+    setText(parts.box, sessionStorage.getItem(DRAFT) || '');
+    window.addEventListener('resize', () => grow(parts.box));
+  }
+
+  glassbox.composer = composer;
+})();

@@ -1,0 +1,66 @@
+/** Language and theme: what the reader chose before, else what the browser prefers; and the strings. */
+(() => {
+  'use strict';
+  const { glassbox } = window;
+  const { store } = glassbox;
+  const KEYS = { lang: 'glassbox.lang', theme: 'glassbox.theme' };
+
+  /** localStorage throws where cookies are refused; the page then only forgets. */
+  function recall(key) {
+    try {
+      return localStorage.getItem(key);
+    } catch {
+      return null;
+    }
+  }
+
+  function remember(key, value) {
+    try {
+      localStorage.setItem(key, value);
+    } catch {
+      // Private windows may refuse: the choice lasts until the page closes.
+    }
+  }
+
+  /** The string of `key` in the page's language, with {0}, {1} ... replaced. A missing key shows itself. */
+  function t(key, ...args) {
+    const strings = window.GLASSBOX_STRINGS || {};
+    const text = (strings[store.lang] || {})[key] ?? (strings.en || {})[key] ?? key;
+    return text.replace(/\{(\d)\}/g, (whole, n) => (n in args ? args[n] : whole));
+  }
+
+  function setLang(lang) {
+    store.lang = lang === 'zh' ? 'zh' : 'en';
+    document.documentElement.lang = store.lang === 'zh' ? 'zh-Hans' : 'en';
+    remember(KEYS.lang, store.lang);
+    glassbox.emit('lang', store.lang);
+  }
+
+  /** Gradio reads body.dark; everything of ours reads data-theme. */
+  function mirrorTheme() {
+    document.documentElement.dataset.theme = store.theme;
+    if (document.body) document.body.classList.toggle('dark', store.theme === 'dark');
+  }
+
+  function setTheme(theme) {
+    store.theme = theme === 'dark' ? 'dark' : 'light';
+    remember(KEYS.theme, store.theme);
+    mirrorTheme();
+    glassbox.emit('theme', store.theme);
+  }
+
+  function start() {
+    const asked = new URLSearchParams(location.search).get('__theme');
+    const dark = window.matchMedia('(prefers-color-scheme: dark)').matches;
+    const theme = ['light', 'dark'].includes(asked) ? asked : recall(KEYS.theme);
+    const lang = recall(KEYS.lang) || ((navigator.language || '').startsWith('zh') ? 'zh' : 'en');
+    store.theme = theme || (dark ? 'dark' : 'light');
+    store.lang = lang === 'zh' ? 'zh' : 'en';
+    document.documentElement.lang = store.lang === 'zh' ? 'zh-Hans' : 'en';
+    mirrorTheme();
+    window.addEventListener('load', mirrorTheme);
+  }
+
+  Object.assign(glassbox, { t, setLang, setTheme, mirrorTheme });
+  start();
+})();

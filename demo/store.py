@@ -1,0 +1,201 @@
+"""The sessions of all open tabs.
+
+A tab holds its session by a secret `sid`, minted here; Gradio's session hash only says which tab is its
+owner, so that closing the tab frees it. Two tabs never share a session: a page that is loaded again takes its
+old one over, within a grace period, and the owner before it loses it. What the sessions hold together is
+bounded in bytes: the one that was not used for longest goes first, never one that is being written to.
+"""
+
+import secrets
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from torch import Tensor
+
+from gpt.interp import HeadMetrics
+from gpt.sampling import SamplingParams
+from gpt.session import Session
+
+__all__ = ["Busy", "Entry", "Gone", "SessionStore"]
+
+CAPACITY = 2 << 30  # bytes of all sessions together
+FLOOR = 64 << 10  # bytes that a session counts for at least, so that empty ones are bounded too
+PATIENCE = 10.0  # seconds to wait for an interrupted reply to end; it ends within a token
+
+
+class Gone(LookupError):
+    """No session has this sid (any more)."""
+
+
+class Busy(RuntimeError):
+    """A reply that was interrupted has not ended yet."""
+
+
+@dataclass(eq=False)
+class Entry:
+    """One tab's session and what the server must remember of its page."""
+
+    sid: str
+    owner: str
+    session: Session
+    used: float = field(default_factory=time.monotonic)
+    left: bool = False  # its tab has gone; freed when the grace period ends
+    example: bool = False  # it shows the recorded conversation, which a first message replaces
+    streaming: bool = False  # a reply is being written to it now
+    system: str | None = None  # system prompt of a conversation that has not begun
+    epoch: int = 0  # grows whenever history is cut or switched
+    selected: tuple[int, int] = (0, 0)  # layer and head that the page looks at
+    settings: dict[SamplingParams, int] = field(
+        default_factory=dict
+    )  # every setting used so far, in order of appearance
+    changed: Callable[[Session], None] | None = None  # told when the run or the parameters change
+    reading: threading.Lock = field(default_factory=threading.Lock)  # held while pending tokens are read
+    gate: threading.Condition = field(default_factory=threading.Condition)
+    _metrics: HeadMetrics = field(default_factory=HeadMetrics)
+    _metrics_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def interrupt(self, run: int | None = None) -> int:
+        """End what is streaming (run `run`, or any) at its next token; returns the run id that is in force then."""
+        with self.gate:
+            if run in (None, self.session.run):
+                self.session.run += 1
+                self._tell()
+            return self.session.run
+
+    def set_params(self, params: SamplingParams) -> None:
+        """Put new parameters in force for the next token."""
+        with self.gate:
+            self.session.params = params
+            self._tell()
+
+    def begin(self, run: int) -> bool:
+        """Claim the session for a stream; False when `run` was interrupted before it began, or has one already."""
+        with self.gate:
+            if self.streaming or self.session.run != run:
+                return False
+            self.streaming = True
+            return True
+
+    def end(self) -> None:
+        """The stream no longer writes to the session."""
+        with self.gate:
+            self.streaming = False
+            self.gate.notify_all()
+
+    def quiet(self, timeout: float = PATIENCE) -> None:
+        """Wait until the stream that was interrupted has ended. Raises Busy after `timeout` seconds."""
+        with self.gate:
+            if not self.gate.wait_for(lambda: not self.streaming, timeout):
+                raise Busy("The model is still busy with the last reply; try again in a moment.")
+
+    def rest(self) -> None:
+        """A reply that nobody writes any more counts as stopped, so that it can be resumed."""
+        with self.session.lock:
+            if self.session.tokens and self.session.finish is None and not self.streaming:
+                self.session.finish = "stopped"
+
+    def renew(self, session: Session, system: str | None) -> None:
+        """Go on with an empty session, whose system prompt will be `system`."""
+        with self.gate:
+            session.run = self.session.run
+            self.session, self.settings, self.system, self.example = session, {}, system, False
+            self.epoch += 1
+
+    def setting(self, params: SamplingParams) -> int:
+        """The index of these parameters in the table of settings, which grows when they are new."""
+        return self.settings.setdefault(params, len(self.settings))
+
+    def head_metrics(self) -> dict[str, Tensor]:
+        """Every metric of every head, (L, H) each, up to the row that was computed last."""
+        with self._metrics_lock:
+            return self._metrics.update(self.session)
+
+    def _tell(self) -> None:
+        if self.changed is not None:
+            self.changed(self.session)
+
+
+class SessionStore:
+    """sid -> Entry. Safe to use from any thread.
+
+    make: makes a fresh session. capacity: bytes. grace: seconds that a session survives its tab, for a page
+    that is loaded again. changed: told of a session whenever its run or its parameters change.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[], Session],
+        capacity: int = CAPACITY,
+        grace: float = 60.0,
+        changed: Callable[[Session], None] | None = None,
+    ) -> None:
+        self.make, self.capacity, self.grace, self._changed = make, capacity, grace, changed
+        self._entries: dict[str, Entry] = {}
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def create(self, owner: str) -> Entry:
+        """A fresh session that belongs to the tab `owner`."""
+        entry = Entry(secrets.token_urlsafe(16), owner, self.make(), changed=self._changed)
+        with self._lock:
+            self._entries[entry.sid] = entry
+        self.trim()
+        return entry
+
+    def get(self, sid: object) -> Entry:
+        """The session of `sid`, counted as used now. Raises Gone."""
+        entry = self._entries.get(sid) if isinstance(sid, str) else None
+        if entry is None:
+            raise Gone("This conversation is no longer on the server. Reload the page to start a new one.")
+        entry.used = time.monotonic()
+        return entry
+
+    def adopt(self, sid: object, owner: str) -> Entry | None:
+        """Hand a session over to the page that was loaded again; None when it is gone. Ends what was streaming."""
+        entry = self._entries.get(sid) if isinstance(sid, str) else None
+        if entry is None:
+            return None
+        with self._lock:
+            entry.owner, entry.left, entry.used = owner, False, time.monotonic()
+        entry.interrupt()
+        return entry
+
+    def leave(self, owner: str) -> None:
+        """The tab `owner` was closed or is being loaded again: free its sessions after the grace period."""
+        with self._lock:
+            left = [entry for entry in self._entries.values() if entry.owner == owner]
+            for entry in left:
+                entry.left = True
+        for entry in left:
+            entry.interrupt()
+            self._expire_later(entry, owner)
+
+    def trim(self) -> None:
+        """Drop the least recently used sessions until the rest fits, but none that streams, and not the last one."""
+        with self._lock:
+            held = {entry.sid: max(entry.session.nbytes, FLOOR) for entry in self._entries.values()}
+            total = sum(held.values())
+            for entry in sorted(self._entries.values(), key=lambda entry: entry.used)[:-1]:
+                if total <= self.capacity:
+                    break
+                if not entry.streaming:
+                    total -= held[entry.sid]
+                    self._drop(entry)
+
+    def _expire_later(self, entry: Entry, owner: str) -> None:
+        timer = threading.Timer(self.grace, self._expire, (entry, owner))
+        timer.daemon = True
+        timer.start()
+
+    def _expire(self, entry: Entry, owner: str) -> None:
+        with self._lock:
+            if entry.left and entry.owner == owner:
+                self._drop(entry)
+
+    def _drop(self, entry: Entry) -> None:
+        self._entries.pop(entry.sid, None)
+        entry.interrupt()
