@@ -3,12 +3,12 @@
 import json
 
 import pytest
-from test_tokenizer import reference_of, varied_strings
 
 from gpt.catalog import resolve
 from gpt.chat import ChatError, ChatTemplate, Message, Prompt, Span, plain
 from gpt.checkpoint import open_checkpoint
 from gpt.tokenizer import Tokenizer
+from tests.test_tokenizer import reference_of, varied_strings
 
 LLAMA3 = (
     "{% for m in messages %}{{ bos_token if loop.first }}<|im_start|>{{ m['role'] }}<|im_end|>\n\n"
