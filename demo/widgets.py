@@ -16,8 +16,8 @@ __all__ = ["FAVICON", "page_head", "widget"]
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FAVICON = ASSETS / "favicon.svg"
 SCRIPTS = (  # each may use those before it while it loads
-    *("store", "settings", "prefs", "dom", "wire", "address", "actions", "popover", "keys", "bar", "frame", "ink"),
-    *("composer", "branches", "welcome", "editor", "transcript", "chat", "replay", "timeline"),
+    *("quiet", "store", "settings", "prefs", "dom", "pace", "wire", "address", "actions", "popover", "keys", "bar"),
+    *("frame", "ink", "composer", "branches", "welcome", "editor", "transcript", "chat", "replay", "timeline"),
     *("patterns", "picture", "heatmap", "overlay", "gestures", "readout", "grid", "attention-nodes", "attention"),
     *("slider", "draw", "distribution", "sampling"),
 )

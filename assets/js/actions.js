@@ -23,6 +23,7 @@
 
   /** Takes over what an action answered: the prompt's tokens at once, what was cut, then the stream. */
   function begin(reply, count) {
+    glassbox.pace.drain();
     glassbox.adopt(reply);
     if (reply.message) glassbox.receive(reply.message);
     if (reply.cut) glassbox.emit('notice', { text: cutNotice(reply.cut) });

@@ -10,7 +10,7 @@
   const METRICS = ['first', 'previous', 'entropy', 'distance'];
   const LEFT = 62;
   const BOTTOM = 20;
-  const EVERY_MS = 1000;
+  const EVERY_MS = 2000;
   const RETRY_MS = 3000;
   const ARROWS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
 

@@ -39,10 +39,13 @@
     }
   }
 
+  /** True for the newest row of a reply that is being written: it is gone before an answer would come. */
+  const passing = () => store.streaming && store.selection.follow && !store.hover;
+
   /** Asks for the exact row once the pointer has rested on it. */
   function askExact(place, then) {
     const key = keyOf(place);
-    if (exact.has(key) || asked === key) return;
+    if (exact.has(key) || asked === key || passing()) return;
     asked = key;
     clearTimeout(timer);
     timer = setTimeout(() => asked === key && fetchExact(place, then), EXACT_MS);

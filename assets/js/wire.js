@@ -92,7 +92,9 @@
 
   function pump() {
     const text = api.props.value;
-    if (typeof text === 'string' && text) receive(JSON.parse(text));
+    if (typeof text !== 'string' || !text) return;
+    heard = Date.now();
+    glassbox.pace.push(JSON.parse(text));
   }
 
   function watchSilence() {
@@ -156,6 +158,7 @@
   function connect(widgetApi) {
     const first = api === null;
     api = widgetApi;
+    glassbox.pace.start(receive);
     api.watch('value', pump);
     if (!first) return pump();
     setInterval(watchSilence, 1000);

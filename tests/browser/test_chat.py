@@ -1,5 +1,7 @@
 """A conversation as a person has it: streaming, stopping, editing, forking, reloading, two tabs."""
 
+import json
+
 from tests.browser.conftest import Glassbox
 
 SENTENCE = "Tell me about the sea in three sentences."
@@ -197,3 +199,12 @@ def test_a_duplicated_tab_starts_its_own_conversation(glassbox: Glassbox):
     other = Glassbox(copy, glassbox.address)
     assert other.state("sid") != glassbox.state("sid")
     assert other.state("tokens") == []
+
+
+def test_a_page_at_rest_draws_nothing(glassbox: Glassbox, browser, tmp_path):
+    glassbox.page.wait_for_timeout(1000)
+    browser.start_tracing(page=glassbox.page, path=tmp_path / "trace.json", categories=["devtools.timeline"])
+    glassbox.page.wait_for_timeout(1000)
+    browser.stop_tracing()
+    events = json.loads((tmp_path / "trace.json").read_text("utf-8"))["traceEvents"]
+    assert sum(event["name"] == "FireAnimationFrame" for event in events) < 20  # Gradio's clock alone made 60
