@@ -10,6 +10,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import pytest
 import torch
 
+from gpt.catalog import resolve
 from gpt.chat import ChatTemplate
 from gpt.checkpoint import open_checkpoint
 from gpt.config import GPTConfig
@@ -70,6 +71,18 @@ def chat(tokenizer: Tokenizer) -> ChatTemplate:
 @pytest.fixture(scope="session")
 def engine(tokenizer: Tokenizer, chat: ChatTemplate) -> Engine:
     return Engine(random_model(), tokenizer, chat, "tiny")
+
+
+@pytest.fixture(scope="session")
+def fields() -> dict:
+    """GGUF metadata of the default model."""
+    return open_checkpoint(resolve("smollm2-135m-instruct")).fields
+
+
+@pytest.fixture(scope="session")
+def smollm(fields: dict) -> Tokenizer:
+    """The default model's tokenizer."""
+    return Tokenizer.from_gguf(fields)
 
 
 @pytest.fixture(scope="session")

@@ -4,9 +4,7 @@ import json
 
 import pytest
 
-from gpt.catalog import resolve
 from gpt.chat import ChatError, ChatTemplate, Message, Prompt, Span, plain
-from gpt.checkpoint import open_checkpoint
 from gpt.tokenizer import Tokenizer
 from tests.test_tokenizer import reference_of, varied_strings
 
@@ -43,16 +41,6 @@ def texts(prompt: Prompt, tokenizer: Tokenizer) -> list[tuple[str, str]]:
 
 def assert_covered(prompt: Prompt) -> None:
     assert [s.start for s in prompt.spans] + [len(prompt.tokens)] == [0] + [s.end for s in prompt.spans]
-
-
-@pytest.fixture(scope="module")
-def fields() -> dict:
-    return open_checkpoint(resolve("smollm2-135m-instruct")).fields
-
-
-@pytest.fixture(scope="module")
-def smollm(fields: dict) -> Tokenizer:
-    return Tokenizer.from_gguf(fields)
 
 
 @pytest.fixture(scope="module")

@@ -9,8 +9,6 @@ import pytest
 from tokenizers import Regex, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Reference
 
-from gpt.catalog import resolve
-from gpt.checkpoint import open_checkpoint
 from gpt.tokenizer import Tokenizer
 from gpt.vocabulary import TokenizerError
 
@@ -33,16 +31,6 @@ def varied_strings(n: int, seed: int = 0) -> list[str]:
     blocks = ((0x20, 0x7F), (0, 0x800), (0x800, 0xD800), (0xE000, 0x110000))
     noise = [[chr(rng.randrange(*rng.choice(blocks))) for _ in range(rng.randrange(40))] for _ in range(n // 4)]
     return ["".join(parts) for parts in words + noise]
-
-
-@pytest.fixture(scope="module")
-def fields() -> dict:
-    return open_checkpoint(resolve("smollm2-135m-instruct")).fields
-
-
-@pytest.fixture(scope="module")
-def smollm(fields: dict) -> Tokenizer:
-    return Tokenizer.from_gguf(fields)
 
 
 @pytest.fixture(scope="module")
