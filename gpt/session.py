@@ -75,6 +75,7 @@ class Branch:
     parent: int | None = None
     forked_at: int = 0
     budget_start: int = 0  # max_new_tokens counts from here
+    fed_from: int = 0  # the prompt was read in one go from here on
 
     def before(self, position: int, **changes: Any) -> "Branch":
         """A copy of the first `position` tokens; an assistant's reply that is cut open there becomes the reply."""
@@ -188,6 +189,7 @@ class Session:
                 budget_start=len(tokens),
             )
             self._go_on_in(changed, shared)
+            self.current.fed_from = self.cache.length
             return shared
 
     def fork(self, position: int, token: int) -> None:
@@ -205,10 +207,14 @@ class Session:
             self.append(chosen)
 
     def redo(self, seed: int | None = None) -> None:
-        """Forget the last reply, so that it can be written again, with the same seed or another."""
+        """Forget the last reply, so that it can be written again, with the same seed or another.
+
+        Its prompt is read again as it was read then: other steps would round otherwise, and rounding can tip a draw.
+        """
         with self.lock:
             start = self.reply_start
             self._go_on_in(self.current.before(start, seed=self.seed if seed is None else seed), start)
+            self.cache.truncate(min(self.cache.length, self.current.fed_from))
 
     def resume(self) -> None:
         """Let a reply that was stopped or reached its length go on for another max_new_tokens."""

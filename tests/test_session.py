@@ -83,6 +83,16 @@ def test_an_earlier_reply_can_be_forked(engine):
     same_as_fresh(engine, session)
 
 
+def test_redo_repeats_every_number_bit_for_bit(engine):
+    session, _ = answered(engine)
+    engine.extend(session, [*engine.messages(session), {"role": "user", "content": "more"}])
+    first = list(engine.stream(session))
+    engine.feed(session)
+    session.redo()
+    again = list(engine.stream(session))
+    assert [(e.logprob, e.entropy) for e in again] == [(e.logprob, e.entropy) for e in first]
+
+
 def test_redo_with_the_same_seed_gives_the_same_text_and_another_seed_another(engine):
     session, events = answered(engine)
     session.redo()
