@@ -1,224 +1,350 @@
-"""From logits to a token: parameters, pure filters in a declared order, and the draw.
+"""From logits to a token: the active filters in their declared order, what each of them did, and the draw.
 
-Every filter maps logits (V,) to logits (V,), with -inf for removed tokens, and equals the processor of the same name
-in Hugging Face transformers. Randomness is an argument: `uniform(seed, position)` gives the draw u,
-and `pick` inverts the cumulative distribution of the survivors in descending order, so the same prefix, seed and
-parameters give the same token whatever happened before.
+Randomness is an argument: `uniform(seed, position)` gives the draw u, and `pick` inverts the cumulative distribution
+of the survivors, so the same prefix, seed and parameters give the same token whatever happened before. A filter that
+would leave no token is not applied, and said so: no setting can stop a reply.
 
-Sources: Keskar et al. 2019 (repetition penalty), Fan et al. 2018 (top-k), Holtzman et al. 2020 (top-p), Nguyen et al.
-2024 (min-p); presence and frequency penalties as in the OpenAI API; SplitMix64 (Steele et al. 2014) for the draw.
+Source of the draw: SplitMix64 (Steele et al. 2014). The sources of the filters are named in filters.py.
 """
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import Any
+from dataclasses import dataclass
+from functools import cached_property, partial
 
+import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["HEAD", "LIMITS", "ORDER", "SamplingParams", "Shaped", "pick", "shape_logits", "uniform"]
+from gpt import filters
+from gpt.lexicon import Lexicon
+from gpt.params import SamplingParams
+from gpt.survivors import STAYS, Survivors, expectation
 
-NEUTRAL: dict[str, float] = {
-    "repetition_penalty": 1.0, "presence_penalty": 0.0, "frequency_penalty": 0.0,
-    "temperature": 1.0, "top_k": 0, "top_p": 1.0, "min_p": 0.0,
-}  # fmt: skip
-"""The value at which each filter does nothing."""
-
-ORDER = tuple(NEUTRAL)
-"""The order in which filters act: penalties, then those of Hugging Face transformers in its order."""
-
-LIMITS: dict[str, tuple[float, float]] = {
-    "repetition_penalty": (0.1, 10.0), "presence_penalty": (-2.0, 2.0), "frequency_penalty": (-2.0, 2.0),
-    "temperature": (0.0, 5.0), "top_k": (0, 1_000_000), "top_p": (0.0, 1.0), "min_p": (0.0, 1.0),
-    "max_new_tokens": (1, 1_000_000),
-}  # fmt: skip
-"""Smallest and largest value of each parameter, both allowed except top_p = 0."""
+__all__ = ["HEAD", "Shaped", "Stage", "Step", "next_mu", "pick", "shape_logits", "uniform"]
 
 HEAD = 20
 """How many of the most probable tokens the draw takes in descending order."""
 
-_WHOLE = ("top_k", "max_new_tokens")
-
 
 @dataclass(frozen=True)
-class SamplingParams:
-    """Everything that decides how a token is chosen, but for the seed. Immutable: change it by replacing it whole.
+class Step:
+    """What filters may look at besides the logits.
 
-    temperature 0 is greedy; top_k 0, top_p 1 and min_p 0 are off; the penalties are neutral at 1, 0 and 0 and look at
-    all tokens before the one to be chosen. `stop` are strings that end the reply. Raises ValueError for what is out
-    of range.
+    history: all tokens before the one to be chosen, prompt included; history[reply_start:] is the reply so far, and
+    history[grammar_start:] must fit the grammar. coin: XTC's draw in [0, 1), uniform(seed, position, stream=1).
+    mu: mirostat's state before this step, in bits; None where it begins.
     """
 
-    temperature: float = 0.7
-    top_k: int = 0
-    top_p: float = 1.0
-    min_p: float = 0.0
-    repetition_penalty: float = 1.0
-    presence_penalty: float = 0.0
-    frequency_penalty: float = 0.0
-    max_new_tokens: int = 256
-    stop: tuple[str, ...] = ()
-
-    def __post_init__(self) -> None:
-        for name in LIMITS:
-            object.__setattr__(self, name, _number(name, getattr(self, name)))
-        if isinstance(self.stop, str) or not all(isinstance(s, str) and s for s in self.stop):
-            raise ValueError(f"stop must be a list of strings that are not empty, got {self.stop!r}")
-        object.__setattr__(self, "stop", tuple(self.stop))
-
-    def replace(self, **changes: Any) -> "SamplingParams":
-        """A copy with some values changed. Raises ValueError for an unknown name or a value out of range."""
-        unknown = set(changes) - {f.name for f in fields(self)}
-        if unknown:
-            known = ", ".join(f.name for f in fields(self))
-            raise ValueError(f"there is no sampling parameter {', '.join(sorted(unknown))}; there are {known}")
-        return replace(self, **changes)
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        return {f.name: list(self.stop) if f.name == "stop" else getattr(self, f.name) for f in fields(self)}
+    history: Sequence[int] = ()
+    reply_start: int = 0
+    grammar_start: int = 0
+    coin: float = 0.0
+    mu: float | None = None
 
 
-def _number(name: str, value: Any) -> float | int:
-    low, high = LIMITS[name]
-    whole = name in _WHOLE
-    ok = (
-        isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value) and low <= value <= high
-    )
-    if not ok or (whole and value != int(value)) or (name == "top_p" and value == 0):
-        bounds = f"a whole number from {low} to {high}" if whole else f"a number from {low} to {high}"
-        raise ValueError(f"{name} must be {'above 0 and ' if name == 'top_p' else ''}{bounds}, got {value!r}")
-    return int(value) if whole else float(value)
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """What one filter left: how many tokens, and the share of the mass that entered it (1 if it only reshapes)."""
 
-
-# ---- filters: logits (V,) -> logits (V,) ---------------------------------------------------------
-
-
-def penalise_repetition(logits: Tensor, penalty: float, counts: tuple[Tensor, Tensor]) -> Tensor:
-    """Divide positive and multiply negative logits of every token seen so far by `penalty`."""
-    tokens, _ = counts
-    seen = logits[tokens]
-    return logits.index_copy(0, tokens, torch.where(seen < 0, seen * penalty, seen / penalty))
-
-
-def penalise_presence(logits: Tensor, penalty: float, counts: tuple[Tensor, Tensor]) -> Tensor:
-    """Subtract `penalty` once from every token seen so far."""
-    tokens, times = counts
-    return logits.index_add(0, tokens, torch.full_like(times, -penalty))
-
-
-def penalise_frequency(logits: Tensor, penalty: float, counts: tuple[Tensor, Tensor]) -> Tensor:
-    """Subtract `penalty` for every time a token was seen so far."""
-    tokens, times = counts
-    return logits.index_add(0, tokens, times * -penalty)
-
-
-def scale_temperature(logits: Tensor, temperature: float) -> Tensor:
-    """Divide by the temperature; at 0 only the largest logit survives (the lowest id among equals)."""
-    if temperature > 0:
-        return logits / temperature
-    best = logits.argmax()
-    return torch.full_like(logits, -math.inf).index_copy(0, best[None], logits[best][None])
-
-
-def keep_top_k(logits: Tensor, k: int) -> Tensor:
-    """Keep the k largest logits, and any that equal the k-th."""
-    kth = logits.topk(min(k, logits.numel())).values[-1]
-    return logits.masked_fill(logits < kth, -math.inf)
-
-
-def keep_top_p(logits: Tensor, p: float) -> Tensor:
-    """Keep the smallest set of most probable tokens whose mass reaches p, at least one."""
-    alive = logits.isfinite().nonzero().squeeze(1)
-    order = logits[alive].sort(stable=True)  # ascending; of equals the lower id goes first
-    removed = order.values.softmax(0).cumsum(0) <= 1 - p
-    removed[-1] = False
-    return logits.index_fill(0, alive[order.indices[removed]], -math.inf)
-
-
-def keep_min_p(logits: Tensor, p: float) -> Tensor:
-    """Keep tokens at least p times as probable as the most probable one."""
-    probs = logits.softmax(0)
-    return logits.masked_fill(probs < p * probs.max(), -math.inf)
-
-
-_PENALTIES = {
-    "repetition_penalty": penalise_repetition,
-    "presence_penalty": penalise_presence,
-    "frequency_penalty": penalise_frequency,
-}
-_FILTERS: dict[str, Callable[[Tensor, Any], Tensor]] = {
-    "temperature": scale_temperature, "top_k": keep_top_k, "top_p": keep_top_p, "min_p": keep_min_p,
-}  # fmt: skip
-
-
-# ---- putting them together -----------------------------------------------------------------------
+    name: str
+    tokens: int
+    kept: float
 
 
 @dataclass(frozen=True)
 class Shaped:
-    """What the filters made of one step's logits: tensors on the CPU, used within the step only."""
+    """What the filters made of one step's logits: tensors on the CPU, used within the step only.
 
-    probs: Tensor  # (V,) float32, the model's own distribution
-    logprobs: Tensor  # (V,) float32, its natural logarithm
-    final: Tensor  # (V,) float32, the distribution that was drawn from; 0 where removed
-    removed: dict[str, Tensor]  # filter name -> (V,) bool, the tokens that it removed
+    logprobs: (V,) float32, the natural logarithm of the model's own distribution, and its entropy in nats; final: (V,)
+    float32, the distribution to draw from, 0 where removed. `stages` are the active filters in order; `ignored` those
+    of them that were not applied, because they would have left nothing or the text does not fit the grammar. `trail`
+    holds the distribution (V,) after each stage, if asked for. gone_by: (V,) uint8, the stage that removed a token.
+    left: ascending ids (n,), all survivors among them; None where nothing says that these are few.
+    """
+
+    logprobs: Tensor
+    entropy: float
+    final: Tensor
+    stages: tuple[Stage, ...]
+    ignored: tuple[str, ...]
+    gone_by: np.ndarray
+    trail: tuple[Tensor, ...] = ()
+    left: np.ndarray | None = None
 
     def removed_by(self, token: int) -> str | None:
-        """The first filter that removed the token, or None if it survived."""
-        return next((name for name, gone in self.removed.items() if gone[token]), None)
+        """The filter that removed the token, or None if it survived."""
+        stage = int(self.gone_by[token])
+        return None if stage == STAYS else self.stages[stage].name
+
+    def rank(self, token: int) -> int:
+        """The token's place among all by the model's own probability: 1 + the number of more probable ones."""
+        logprobs = self.logprobs.numpy()
+        value, head = logprobs[token], logprobs[self._head]
+        return 1 + int(np.count_nonzero((head if value >= head.min() else logprobs) > value))
+
+    @cached_property
+    def _head(self) -> np.ndarray:
+        return filters.largest(self.logprobs.numpy(), HEAD)
+
+    @cached_property
+    def probs(self) -> Tensor:
+        """The model's own distribution, (V,) float32."""
+        return self.logprobs.exp() if self.stages else self.final
+
+    def probs_of(self, tokens: Sequence[int]) -> list[float]:
+        """What the model's own distribution gives to some tokens."""
+        return torch.from_numpy(self.logprobs.numpy()[tokens]).exp_().tolist()
+
+    def top(self, n: int) -> list[int]:
+        """The n most probable tokens for the model itself, in descending order, of equals the lower id first."""
+        logprobs = self.logprobs.numpy()
+        at = self._head if n <= HEAD else filters.largest(logprobs, n)
+        return at[np.argsort(-logprobs[at], kind="stable")][:n].tolist()
 
 
-def shape_logits(logits: Tensor, params: SamplingParams, history: Sequence[int]) -> Shaped:
-    """Run the active filters over logits (V,) float32. `history` are the tokens that the penalties look at."""
+def shape_logits(logits: Tensor, params: SamplingParams, step: Step, lexicon: Lexicon, trail: bool = False) -> Shaped:
+    """Run the active filters over logits (V,) float32 on the CPU. Raises nothing.
+
+    trail: keep the distribution after each stage as well.
+    """
     logprobs = logits.log_softmax(0)
-    removed: dict[str, Tensor] = {}
-    shaped = logits
-    counts = _counts(history, logits) if any(_active(params, name) for name in _PENALTIES) else None
-    for name in ORDER:
-        if not _active(params, name):
-            continue
-        value = getattr(params, name)
-        if name in _PENALTIES:
-            shaped = _PENALTIES[name](shaped, value, counts)
-        else:
-            before, shaped = shaped, _FILTERS[name](shaped, value)
-            removed[name] = shaped.isneginf() & ~before.isneginf()
-    return Shaped(logprobs.exp(), logprobs, shaped.softmax(0), removed)
+    probs = logprobs.exp()
+    entropy = -expectation(probs.numpy(), logprobs.numpy())
+    active = params.active()
+    if not active:
+        return Shaped(logprobs, entropy, probs, (), (), np.full(logits.numel(), STAYS, dtype=np.uint8))
+    alive = Survivors(logits.numpy(), logprobs.numpy(), probs.numpy())
+    here = _Here(alive, params, step, lexicon)
+    stages, ignored, passed = [], [], []
+    for alive.stage, name in enumerate(active):
+        kept = _APPLY[name](here)
+        if kept is None:
+            ignored.append(name)
+        stages.append(Stage(name, alive.count, 1.0 if kept is None else kept))
+        if trail:
+            passed.append(torch.from_numpy(alive.distribution()))
+    final, gone = torch.from_numpy(alive.distribution()), alive.gone_by
+    return Shaped(logprobs, entropy, final, tuple(stages), tuple(ignored), gone, tuple(passed), alive.few)
 
 
-def _active(params: SamplingParams, name: str) -> bool:
-    return getattr(params, name) != NEUTRAL[name]
+def next_mu(mu: float | None, params: SamplingParams, final_logprob: float) -> float | None:
+    """Mirostat's state, in bits, after a token of that probability (nats) was chosen; None when mirostat is off.
+
+    `mu` before the first one is None, which stands for 2 tau. A token that was removed, chosen by hand, leaves it.
+    Source: Basu et al. 2021, version 2.
+    """
+    if not params.mirostat_tau:
+        return None
+    mu = 2 * params.mirostat_tau if mu is None else mu
+    if not math.isfinite(final_logprob):
+        return mu
+    return mu - params.mirostat_eta * (-final_logprob / math.log(2) - params.mirostat_tau)
 
 
-def _counts(history: Sequence[int], like: Tensor) -> tuple[Tensor, Tensor]:
-    tokens, times = torch.tensor(list(history), dtype=torch.int64, device=like.device).unique(return_counts=True)
-    return tokens, times.to(like.dtype)
+# ---- filters by name -----------------------------------------------------------------------------
+# Each acts on the survivors and returns the share of mass that it kept, None if it cannot be applied.
 
 
-def pick(probs: Tensor, u: float) -> int:
+@dataclass(frozen=True)
+class _Here:
+    """All that filters look at in one step."""
+
+    alive: Survivors
+    params: SamplingParams
+    step: Step
+    lexicon: Lexicon
+
+    @cached_property
+    def past(self) -> np.ndarray:
+        """The whole history, (t,) int64, without what has no logit."""
+        past = np.array(self.step.history, dtype=np.int64)
+        return past[(past >= 0) & (past < self.alive.gone_by.size)]
+
+    @cached_property
+    def window(self) -> np.ndarray:
+        """The tokens that the penalties look at, (t,) int64."""
+        return self.past[-self.params.penalty_window :]  # -0: all
+
+    @cached_property
+    def counts(self) -> tuple[np.ndarray, np.ndarray]:
+        """Every token of the window once, and how often it occurs there."""
+        return filters.tally(self.window)
+
+
+def _bias(here: _Here) -> float:
+    size = here.alive.gone_by.size
+    added = filters.bias_sequences(here.params.logit_bias, here.step.history)
+    added = {token: bias for token, bias in added.items() if token < size}
+    return _subtract(here, np.array(list(added), dtype=np.int64), -np.array(list(added.values())))
+
+
+def _repetition(here: _Here) -> float:
+    tokens = here.counts[0]
+    tokens = tokens[here.alive.has(tokens)]
+    here.alive.change(tokens, filters.penalise_repetition(here.alive.read(tokens), here.params.repetition_penalty))
+    return 1.0
+
+
+def _presence(here: _Here) -> float:
+    tokens, times = here.counts
+    return _subtract(here, tokens, np.full(times.size, here.params.presence_penalty))
+
+
+def _frequency(here: _Here) -> float:
+    tokens, times = here.counts
+    return _subtract(here, tokens, times * here.params.frequency_penalty)
+
+
+def _dry(here: _Here) -> float:
+    params, allowed = here.params, here.params.dry_allowed_length
+    tokens, lengths = filters.repeats(here.window, allowed + filters.dry_limit(params.dry_base))
+    most = int(lengths.max(initial=0))
+    if most < allowed:
+        return 1.0
+    lengths = np.minimum(lengths, here.lexicon.unbroken(params.dry_breakers, here.step.history, most))
+    tokens, lengths = filters.longest(tokens[lengths >= allowed], lengths[lengths >= allowed])
+    breakers = here.lexicon.breakers(params.dry_breakers)
+    unbroken = np.array([t not in breakers for t in tokens.tolist()], dtype=bool)
+    amounts = filters.penalise_dry(lengths, allowed, params.dry_multiplier, params.dry_base)
+    return _subtract(here, tokens[unbroken], amounts[unbroken])
+
+
+def _subtract(here: _Here, tokens: np.ndarray, amounts: np.ndarray) -> float:
+    there = here.alive.has(tokens)
+    tokens = tokens[there]
+    here.alive.change(tokens, here.alive.read(tokens) - amounts[there].astype(np.float32))
+    return 1.0
+
+
+def _ngrams(here: _Here) -> float | None:
+    return _drop(here, filters.tally(filters.next_of_ngrams(here.past, here.params.no_repeat_ngram))[0])
+
+
+def _banned(here: _Here) -> float | None:
+    step = here.step
+    return _drop(here, here.lexicon.banned(here.params.banned, step.history[step.reply_start :]).numpy())
+
+
+def _min_new(here: _Here) -> float | None:
+    if len(here.step.history) - here.step.reply_start >= here.params.min_new_tokens:
+        return 1.0
+    return _drop(here, np.array(sorted(here.lexicon.end_tokens), dtype=np.int64))
+
+
+def _drop(here: _Here, tokens: np.ndarray) -> float | None:
+    return here.alive.drop(tokens[here.alive.has(tokens)])
+
+
+def _grammar(here: _Here) -> float | None:
+    allowed = here.lexicon.allowed(here.params.grammar, here.step.history[here.step.grammar_start :])
+    return None if allowed is None else here.alive.keep(allowed.numpy()[here.alive.ids])
+
+
+def _temperature(here: _Here) -> float | None:
+    alive, value, spread = here.alive, here.params.temperature, here.params.dynatemp_range
+    if spread:
+        value = filters.dynamic_temperature(alive.entropy, alive.count, value, spread, here.params.dynatemp_exponent)
+    if value == 0:
+        return alive.keep(filters.keep_largest(alive.logits))
+    alive.scale(value)
+    return 1.0
+
+
+def _typical(here: _Here) -> float | None:
+    alive = here.alive
+    return alive.keep(filters.keep_typical(alive.surprise, alive.probs, alive.entropy, here.params.typical_p))
+
+
+def _eta(here: _Here) -> float | None:
+    return here.alive.keep(filters.keep_eta(here.alive.probs, here.alive.entropy, here.params.eta_cutoff))
+
+
+def _xtc(here: _Here) -> float | None:
+    if here.step.coin >= here.params.xtc_probability:
+        return 1.0
+    return here.alive.keep(filters.keep_xtc(here.alive.probs, here.params.xtc_threshold))
+
+
+def _mirostat(here: _Here) -> float | None:
+    mu = 2 * here.params.mirostat_tau if here.step.mu is None else here.step.mu
+    return here.alive.keep(filters.keep_mirostat(here.alive.probs, mu))
+
+
+def _by_logits(here: _Here, keep: Callable[[np.ndarray, float], np.ndarray], value: str) -> float | None:
+    return here.alive.keep(keep(here.alive.logits, getattr(here.params, value)))
+
+
+def _by_probs(here: _Here, keep: Callable[[np.ndarray, float], np.ndarray], value: str) -> float | None:
+    return here.alive.keep(keep(here.alive.probs, getattr(here.params, value)))
+
+
+_APPLY: dict[str, Callable[[_Here], float | None]] = {
+    "logit_bias": _bias,
+    "repetition_penalty": _repetition,
+    "presence_penalty": _presence,
+    "frequency_penalty": _frequency,
+    "dry": _dry,
+    "no_repeat_ngram": _ngrams,
+    "banned": _banned,
+    "min_new_tokens": _min_new,
+    "grammar": _grammar,
+    "temperature": _temperature,
+    "top_k": partial(_by_logits, keep=filters.keep_top_k, value="top_k"),
+    "top_p": partial(_by_probs, keep=filters.keep_top_p, value="top_p"),
+    "min_p": partial(_by_probs, keep=filters.keep_min_p, value="min_p"),
+    "typical_p": _typical,
+    "top_a": partial(_by_probs, keep=filters.keep_top_a, value="top_a"),
+    "tfs": partial(_by_probs, keep=filters.keep_tail_free, value="tfs_z"),
+    "top_n_sigma": partial(_by_logits, keep=filters.keep_top_n_sigma, value="top_n_sigma"),
+    "epsilon_cutoff": partial(_by_probs, keep=filters.keep_epsilon, value="epsilon_cutoff"),
+    "eta_cutoff": _eta,
+    "xtc": _xtc,
+    "mirostat": _mirostat,
+}
+
+
+# ---- the draw ------------------------------------------------------------------------------------
+
+
+def pick(probs: Tensor, u: float, left: np.ndarray | None = None) -> int:
     """The token at which the cumulative distribution (V,) first exceeds u in [0, 1).
 
     The HEAD most probable tokens come first, in descending order (equal ones by id), as the screen draws them; the
     others follow by id. In the long tail neighbours in probability differ by less than the rounding errors of two
     ways to compute the same logits, so an order by probability there would let one seed give two texts.
+
+    left: ascending ids, all those with a probability above 0 among them, if they are known.
     """
-    exact = probs.double()
-    least = probs.topk(min(HEAD, probs.numel())).values[-1]
-    head = ((probs >= least) & (probs > 0)).nonzero().squeeze(1)
-    head = head[exact[head].sort(descending=True, stable=True).indices]
-    rest = exact.index_fill(0, head, 0).nonzero().squeeze(1)
-    order = torch.cat((head, rest))
-    cumulative = exact[order].cumsum(0)
-    index = int(torch.searchsorted(cumulative, u * cumulative[-1].item(), right=True))
-    return int(order[min(index, len(order) - 1)])
+    full = probs.numpy()
+    at = np.flatnonzero(full > 0) if left is None else left[full[left] > 0]
+    if 8 * at.size >= full.size:
+        return _pick(probs, u)
+    return int(at[_pick(torch.from_numpy(full[at]), u)])
 
 
-def uniform(seed: int, position: int) -> float:
-    """The draw for one position: a number in [0, 1) that depends on seed and position alone (SplitMix64, 53 bits)."""
+def _pick(probs: Tensor, u: float) -> int:
+    values = probs.numpy()
+    head = filters.largest(values, HEAD)
+    head = head[np.argsort(-values[head], kind="stable")]
+    first = values[head].cumsum(dtype=np.float64)
+    target = u * float(probs.sum(dtype=torch.float64))
+    if target < first[-1]:
+        return int(head[np.searchsorted(first, target, side="right")])
+    rest = probs.double().index_fill_(0, torch.from_numpy(head), 0).cumsum(0).numpy()
+    if rest[-1] == 0:
+        return int(head[-1])
+    last = np.nextafter(rest[-1], 0)  # the two sums may differ in their last bit
+    return int(np.searchsorted(rest, min(target - first[-1], last), side="right"))
+
+
+def uniform(seed: int, position: int, stream: int = 0) -> float:
+    """The draw for one position: a number in [0, 1) that depends on seed, position and stream alone.
+
+    SplitMix64, 53 bits. Stream 0 draws tokens, 1 XTC's coin.
+    """
     mask = (1 << 64) - 1
-    z = (seed * 0x9E3779B97F4A7C15 + (position + 1) * 0xD1B54A32D192ED03) & mask
+    z = (seed * 0x9E3779B97F4A7C15 + (position + 1) * 0xD1B54A32D192ED03 + stream * 0x8CB92BA72F3D8DD7) & mask
     z = ((z ^ (z >> 30)) * 0xBF58476D1CE4E5B9) & mask
     z = ((z ^ (z >> 27)) * 0x94D049BB133111EB) & mask
     return ((z ^ (z >> 31)) >> 11) / (1 << 53)
