@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import torch
 
     from gpt.engine import Engine
-    from gpt.sampling import SamplingParams
+    from gpt.params import SamplingParams
 
 __all__ = ["DEFAULT_MODEL", "SamplingParams", "load"]
 
@@ -81,7 +81,7 @@ def _dtype(name: "str | torch.dtype | None", device: str) -> "torch.dtype":
 
 def __getattr__(name: str) -> object:
     if name == "SamplingParams":
-        from gpt.sampling import SamplingParams
+        from gpt.params import SamplingParams
 
         return SamplingParams
     raise AttributeError(f"module 'gpt' has no attribute {name!r}")

@@ -1,10 +1,11 @@
-"""The KV cache, which keeps the post-rotary QUERIES beside keys and values.
+"""The KV cache, which keeps the post-rotary QUERIES beside keys and values, and each position's last hidden state.
 
-That one extra write per token is all that capture costs: any attention pattern is rebuilt later as softmax(q k^T /
-sqrt(D)) (interp.py), so memory grows with the text and not with its square, and cutting or copying the cache cannot
-put patterns and text out of step. Nothing here knows about tokens or models.
+Those extra writes are all that capture costs: any attention pattern is rebuilt later as softmax(q k^T / sqrt(D))
+(interp.py), and the logits after any position by one product with the output matrix. So memory grows with the text,
+not with its square nor with the vocabulary, and cutting or copying the cache cannot put what is shown and the text out
+of step. Nothing here knows about tokens or models.
 
-A step is: `reserve(n)`, one `append` per layer, `advance(n)`. Rows at and after `length` are never read.
+A step is: `reserve(n)`, one `append` per layer, `keep`, `advance(n)`. Rows at and after `length` are never read.
 """
 
 from collections.abc import Sequence
@@ -21,16 +22,20 @@ BLOCK = 256  # positions by which the buffers grow
 
 
 class KVCache:
-    """Queries, keys and values of one sequence: q (L, H, S, D), k and v (L, G, S, D), for S = `length` positions."""
+    """What a model has computed for one sequence, for S = `length` positions.
+
+    Queries (L, H, S, D), keys and values (L, G, S, D), hidden states after the last norm (S, C). `reads` are the
+    positions at which each read of one or more tokens began: the same reads give the same numbers, bit for bit.
+    """
 
     def __init__(
         self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
     ) -> None:
         self.length = 0
+        self.reads: list[int] = []
         heads = (config.n_head, config.n_kv_head, config.n_kv_head)
-        self._buffers = tuple(
-            torch.empty(config.n_layer, h, 0, config.head_dim, device=device, dtype=dtype) for h in heads
-        )
+        shapes = [*((config.n_layer, h, 0, config.head_dim) for h in heads), (1, 1, 0, config.n_embd)]
+        self._buffers = tuple(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
         self._mask: Tensor | None = None
         self._causal = False
 
@@ -38,6 +43,11 @@ class KVCache:
     def capacity(self) -> int:
         """Positions that fit before the buffers must grow."""
         return self._buffers[0].shape[2]
+
+    @property
+    def boundaries(self) -> tuple[int, ...]:
+        """From where to where each read went: where they began, and where the last one ended."""
+        return (*self.reads, self.length)
 
     @property
     def nbytes(self) -> int:
@@ -56,6 +66,10 @@ class KVCache:
         """(L, G, S, D), a view."""
         return self._buffers[2][:, :, : self.length]
 
+    def hidden(self) -> Tensor:
+        """(S, C), a view: what the output matrix makes the logits of the next token from."""
+        return self._buffers[3][0, 0, : self.length]
+
     def reserve(self, n: int) -> None:
         """Make room for n new positions and decide what they may look at: the past, and each other up to themselves."""
         self._grow(self.length + n)
@@ -69,20 +83,26 @@ class KVCache:
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
         """Write one layer's new q (1, H, n, D), k and v (1, G, n, D); return them with all keys and values so far."""
         start, end = self.length, self.length + q.shape[2]
-        for buffer, new in zip(self._buffers, (q, k, v), strict=True):
+        for buffer, new in zip(self._buffers, (q, k, v), strict=False):
             buffer[layer, :, start:end] = new[0]
-        _, keys, values = self._buffers
+        _, keys, values, _ = self._buffers
         return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
+
+    def keep(self, hidden: Tensor) -> None:
+        """Write the hidden states (1, n, C) of the new positions."""
+        self._buffers[3][0, 0, self.length : self.length + hidden.shape[1]] = hidden[0]
 
     def advance(self, n: int) -> None:
         """Count the n positions written since `reserve` as present."""
-        self.length += n
+        if n:
+            self.reads.append(self.length)
+            self.length += n
 
-    def extend(self, q: Tensor, k: Tensor, v: Tensor) -> None:
-        """Take over n positions computed elsewhere: q (L, H, n, D), k and v (L, G, n, D)."""
+    def extend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> None:
+        """Take over n positions computed elsewhere: q (L, H, n, D), k and v (L, G, n, D), hidden (n, C)."""
         n = q.shape[2]
         self._grow(self.length + n)
-        for buffer, new in zip(self._buffers, (q, k, v), strict=True):
+        for buffer, new in zip(self._buffers, (q, k, v, hidden[None, None]), strict=True):
             buffer[:, :, self.length : self.length + n] = new
         self.advance(n)
 
@@ -91,6 +111,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         self.length = length
+        self.reads = [start for start in self.reads if start < length]
 
     def fork(self, length: int | None = None) -> "KVCache":
         """An independent copy of the first `length` positions (all by default)."""
@@ -99,6 +120,7 @@ class KVCache:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         copy = object.__new__(KVCache)
         copy.length, copy._mask, copy._causal = length, None, False
+        copy.reads = [start for start in self.reads if start < length]
         copy._buffers = tuple(b[:, :, :length].clone() for b in self._buffers)
         return copy
 
@@ -124,6 +146,11 @@ class PackedCaches:
         return [
             segment for cache, piece in zip(self.caches, pieces, strict=True) for segment in cache.append(layer, *piece)
         ]
+
+    def keep(self, hidden: Tensor) -> None:
+        """Hidden states (1, T, C) of all sequences."""
+        for cache, piece in zip(self.caches, hidden.split(self.lengths, dim=1), strict=True):
+            cache.keep(piece)
 
     def reserve(self) -> None:
         for cache, n in zip(self.caches, self.lengths, strict=True):

@@ -6,19 +6,23 @@ time share one forward: whoever gets the model runs the step for all who wait.
 """
 
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 
 import torch
 from torch import Tensor
 
+from gpt.branch import TokenEvent
 from gpt.cache import KVCache
 from gpt.chat import ChatTemplate, Message, plain
+from gpt.chooser import Choice, Chooser
 from gpt.conversation import Cut, fit, messages_of
+from gpt.lexicon import Lexicon
 from gpt.model import GPT
+from gpt.params import SamplingParams
 from gpt.runner import EagerRunner, Runner
-from gpt.sampling import HEAD, SamplingParams, Shaped, pick, shape_logits, uniform
-from gpt.session import Candidate, Session, TokenEvent
+from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 
 __all__ = ["Engine"]
@@ -27,13 +31,18 @@ CHUNK = 256  # tokens of one session that a step feeds at most, so that a long p
 
 
 class _Turn:
-    """One caller's wish for its session's next step."""
+    """One caller's wish for the next step of its sessions."""
 
-    def __init__(self, session: Session, run: int) -> None:
-        self.session, self.run = session, run
-        self.event: TokenEvent | None = None
+    def __init__(self, sessions: Sequence[Session], runs: Sequence[int]) -> None:
+        self.sessions, self.runs = sessions, runs
+        self.events: list[TokenEvent | None] = [None] * len(sessions)
         self.error: Exception | None = None
         self.done = False
+
+    def live(self) -> list[int]:
+        """Which of the sessions still want a token."""
+        pairs = zip(self.sessions, self.runs, strict=True)
+        return [i for i, (session, run) in enumerate(pairs) if session.run == run and session.finish is None]
 
 
 class Engine:
@@ -45,6 +54,8 @@ class Engine:
         self.model, self.tokenizer, self.chat, self.name = model, tokenizer, chat, name
         self.config = model.config
         self.runner = runner or EagerRunner(model)
+        self.lexicon = Lexicon(tokenizer, self.config.vocab_size)
+        self.chooser = Chooser(tokenizer, self.lexicon, self.config.block_size)
         self._lock = threading.Lock()
         self._waiting: list[_Turn] = []
 
@@ -93,14 +104,26 @@ class Engine:
         Ends as "stopped" when `session.run` is no longer `run` (by default: what it is now). A session that is
         finished already yields nothing; `session.resume()` first lets it go on.
         """
-        run = session.run if run is None else run
-        while session.finish is None and session.run == run:
-            event = self._take_turn(session, run)
-            if event is not None:
-                yield event
-        with session.lock:
-            if session.finish is None and session.run != run:
-                session.finish = "stopped"
+        for ((_, event),) in self.stream_all([session], None if run is None else [run]):
+            yield event
+
+    def stream_all(
+        self, sessions: Sequence[Session], runs: Sequence[int] | None = None
+    ) -> Iterator[list[tuple[int, TokenEvent]]]:
+        """As `stream` for several sessions that share every step: yield what each step chose, by index of session."""
+        runs = [session.run for session in sessions] if runs is None else list(runs)
+        for session in sessions:
+            session.clock = time.perf_counter()
+        everyone = _Turn(sessions, runs)
+        while live := everyone.live():
+            events = self._take_turn(_Turn([sessions[i] for i in live], [runs[i] for i in live]))
+            chosen = [(i, event) for i, event in zip(live, events, strict=True) if event is not None]
+            if chosen:
+                yield chosen
+        for session, run in zip(sessions, runs, strict=True):
+            with session.lock:
+                if session.finish is None and session.run != run:
+                    session.finish = "stopped"
 
     def step(self, sessions: Sequence[Session]) -> list[TokenEvent | None]:
         """Feed each session its next tokens in one forward; the token each then chose, or None while its prompt is
@@ -114,34 +137,66 @@ class Engine:
     def feed(self, session: Session) -> None:
         """Read everything that is pending without choosing a token, so that every token has its row of attention."""
         while session.cache.length < len(session.tokens):
-            with self._lock, session.lock:
-                pending = session.tokens[session.cache.length :][:CHUNK]
-                if pending:
-                    self.runner.run([(session.cache, pending)])
+            self.read(session, len(session.tokens))
 
-    def _take_turn(self, session: Session, run: int) -> TokenEvent | None:
-        turn = _Turn(session, run)
+    def read(self, session: Session, end: int) -> None:
+        """Read on up to the token before `end`, or as far as one step may, in one go."""
+        with self._lock, session.lock:
+            pending = session.tokens[session.cache.length : end][:CHUNK]
+            if pending:
+                self.runner.run([(session.cache, pending)])
+
+    def check(self, params: SamplingParams) -> None:
+        """Raise ValueError, which begins with the parameter's name, for what only this model's tokens can tell.
+
+        A grammar that does not compile or cannot be met, a bias on a token that does not exist.
+        """
+        self.lexicon.check(params)
+
+    def distribution(
+        self, session: Session, position: int, params: SamplingParams | None = None, logits: Tensor | None = None
+    ) -> Choice:
+        """What could stand at `position`, 1 up to the number of tokens, under the session's settings or others.
+
+        Nothing is run but one product of the hidden state that was kept with the output matrix, nor that when the
+        position's `logits` are given. Raises ValueError for a position whose past was not read yet (`feed` reads it).
+        """
+        with session.lock:
+            record = session.records[position] if 0 <= position < len(session.records) else None
+            seed = session.seed if record is None else record.seed
+            logits = self.logits(session, position) if logits is None else logits
+            return self.chooser.look(session.current, position, logits, params or session.params, seed)
+
+    @torch.inference_mode()
+    def logits(self, session: Session, position: int) -> Tensor:
+        """The logits (V,), float32 on the CPU, that a token for `position` is chosen from; as `distribution`."""
+        if not 1 <= position <= len(session.tokens):
+            raise ValueError(f"position must be from 1 to {len(session.tokens)}, got {position}")
+        if position > session.cache.length:
+            raise ValueError(
+                f"the model has read {session.cache.length} tokens, so position {position} is not known yet"
+            )
+        return self.model.unembed(session.cache.hidden()[None, position - 1 : position])[0, 0].cpu()
+
+    def _take_turn(self, turn: _Turn) -> list[TokenEvent | None]:
         self._waiting.append(turn)
         with self._lock:
             if not turn.done:
                 self._serve()
         if turn.error is not None:
             raise turn.error
-        return turn.event
+        return turn.events
 
     def _serve(self) -> None:
         """Step all who wait; called by one of them, who holds the lock."""
         turns, self._waiting = self._waiting, []
-        live = [t for t in turns if t.session.run == t.run and t.session.finish is None]
+        live = [(turn, i) for turn in turns for i in turn.live()]
         try:
-            events = self._step([t.session for t in live])
-            for turn, event in zip(live, events, strict=True):
-                turn.event = event
-        except (
-            RuntimeError,
-            ValueError,
-        ) as error:  # out of memory, or a session that cannot go on: its callers must know
-            for turn in live:
+            events = self._step([turn.sessions[i] for turn, i in live])
+            for (turn, i), event in zip(live, events, strict=True):
+                turn.events[i] = event
+        except (RuntimeError, ValueError) as error:  # out of memory, or a session that cannot go on: callers must know
+            for turn, _ in live:
                 turn.error = error
         for turn in turns:
             turn.done = True
@@ -155,7 +210,8 @@ class Engine:
                     session.finish = "context"
             ready = [s for s in sessions if s.finish is None]
             logits = self.runner.run([(s.cache, self._pending(s)) for s in ready]).cpu() if ready else ()
-            chosen = {id(s): self._choose(s, row) for s, row in zip(ready, logits, strict=True)}
+            read = [(s, row) for s, row in zip(ready, logits, strict=True) if s.cache.length == len(s.tokens)]
+            chosen = {id(s): self.chooser.choose(s, row) for s, row in read}
             return [chosen.get(id(s)) for s in sessions]
 
     def _pending(self, session: Session) -> list[int]:
@@ -164,65 +220,3 @@ class Engine:
         if session.cache.length == len(session.tokens):
             session.cache.truncate(session.cache.length - 1)  # its logits are gone: read the last token again
         return session.tokens[session.cache.length :][:CHUNK]
-
-    @torch.inference_mode()
-    def _choose(self, session: Session, logits: Tensor) -> TokenEvent | None:
-        if session.cache.length < len(session.tokens):
-            return None
-        position, params = len(session.tokens), session.params
-        u = uniform(session.seed, position)
-        shaped = shape_logits(logits, params, session.tokens)
-        token = pick(shaped.final, u)
-        finish, text = self._outcome(session, token)
-        event = TokenEvent(
-            position,
-            token,
-            text,
-            float(shaped.logprobs[token]),
-            int((shaped.logprobs > shaped.logprobs[token]).sum()) + 1,
-            float(torch.special.entr(shaped.probs).sum()),
-            self._candidates(shaped, token),
-            u,
-            params,
-            finish,
-        )
-        session.append(event)
-        return event
-
-    def _candidates(self, shaped: Shaped, token: int) -> tuple[Candidate, ...]:
-        top = shaped.probs.topk(min(HEAD, shaped.probs.numel())).indices.tolist()
-        return tuple(
-            Candidate(t, self.tokenizer.piece(t), float(shaped.probs[t]), float(shaped.final[t]), shaped.removed_by(t))
-            for t in (top if token in top else [*top, token])
-        )
-
-    def _outcome(self, session: Session, token: int) -> tuple[str | None, str]:
-        """Whether the token ends the reply, and the text it completes; what may begin a stop string waits."""
-        params, reply = session.params, [*session.tokens[session.reply_start :], token]
-        finish = None
-        if token in self.tokenizer.end_tokens:
-            finish = "end"
-        elif len(session.tokens) + 1 >= self.config.block_size:
-            finish = "context"
-        elif len(session.tokens) + 1 - session.current.budget_start >= params.max_new_tokens:
-            finish = "length"
-        if not params.stop:
-            return finish, "" if finish == "end" else self.tokenizer.pieces(reply[-4:])[
-                -1
-            ]  # a character is 4 bytes at most
-        before, _ = self._released(reply[:-1], params.stop, final=False)
-        now, stopped = self._released(reply[: len(reply) - (finish == "end")], params.stop, final=finish is not None)
-        return "stop" if stopped else finish, now[len(before) :]
-
-    def _released(self, reply: Sequence[int], stop: tuple[str, ...], final: bool) -> tuple[str, bool]:
-        """The text of a reply that may be shown: up to a stop string, and without what could become one."""
-        text = "".join(self.tokenizer.pieces(reply))
-        ends = [at for s in stop if (at := text.find(s)) >= 0]
-        if ends:
-            return text[: min(ends)], True
-        held = (
-            0
-            if final
-            else max((n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n])), default=0)
-        )
-        return text[: len(text) - held], False

@@ -9,7 +9,8 @@ import math
 import torch
 from torch import Tensor
 
-from gpt.session import Session, common_prefix
+from gpt.branch import common_prefix
+from gpt.session import Session
 
 __all__ = ["METRICS", "HeadMetrics", "attention_pattern"]
 

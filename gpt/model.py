@@ -28,9 +28,13 @@ Segment = tuple[Tensor, Tensor, Tensor, Tensor | None, bool]
 
 
 class Cache(Protocol):
-    """What attention asks of a cache: keep this layer's new q, k, v and say what each run of queries attends to."""
+    """What a model asks of a cache: keep each layer's new q, k, v and say what each run of queries attends to; then
+    keep what the last norm gave.
+    """
 
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Iterable[Segment]: ...
+
+    def keep(self, hidden: Tensor) -> None: ...
 
 
 class RMSNorm(nn.Module):
@@ -177,4 +181,10 @@ class GPT(nn.Module):
         for layer, block in enumerate(self.blocks):
             x = block(x, angles, layer, cache)
         x = self.norm_f(x)
-        return self.lm_head(x if rows is None else x[:, rows]).float()
+        if cache is not None:
+            cache.keep(x)
+        return self.unembed(x if rows is None else x[:, rows])
+
+    def unembed(self, hidden: Tensor) -> Tensor:
+        """Logits (..., V) in float32 from hidden states (..., C) after the last norm."""
+        return self.lm_head(hidden).float()

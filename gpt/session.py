@@ -5,100 +5,21 @@ The Session owns all state and computes nothing. Invariant: `0 <= cache.length <
 prefix. A rewrite that would lose sampled tokens leaves the old branch whole and goes on in a new one.
 """
 
-import math
 import threading
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
-from typing import Any
+from dataclasses import replace
+from itertools import count
 
+from gpt.branch import Branch, TokenEvent, common_prefix
 from gpt.cache import KVCache
 from gpt.chat import Span
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 
-__all__ = ["Branch", "Candidate", "Session", "TokenEvent"]
+__all__ = ["SAMPLES", "Session"]
+
+SAMPLES = (2, 8)  # how many replies to one prompt may be written at once
 
 RECORD_BYTES = 5_000  # what one TokenEvent with its candidates takes in memory, about
-
-
-@dataclass(frozen=True, slots=True)
-class Candidate:
-    """One token that could have come: probability before (`raw`) and after the filters (`final`, 0 if removed)."""
-
-    token: int
-    text: str
-    raw: float
-    final: float
-    removed_by: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class TokenEvent:
-    """Everything about one chosen token, as plain values.
-
-    `text` is what the token completes (empty inside a character, or held back as the start of a stop string).
-    `logprob` and `entropy` are in nats and, like `rank` (1 = most probable), belong to the model's distribution
-    before any filter. `u` is the draw in [0, 1), None when the token was chosen by hand. `params` made this token.
-    `finish` is set on the last one.
-    """
-
-    position: int
-    token: int
-    text: str
-    logprob: float
-    rank: int
-    entropy: float
-    candidates: tuple[Candidate, ...]
-    u: float | None
-    params: SamplingParams
-    finish: str | None = None
-
-    def as_dict(self) -> dict[str, Any]:
-        """Plain values, ready for JSON."""
-        plain = {name: getattr(self, name) for name in self.__slots__}
-        candidates = [{name: getattr(c, name) for name in Candidate.__slots__} for c in self.candidates]
-        return {**plain, "candidates": candidates, "params": self.params.as_dict()}
-
-
-@dataclass(eq=False)
-class Branch:
-    """One line of the conversation. `records[i]` tells how tokens[i] was chosen, None if it was given.
-
-    `spans` cover the tokens before `reply_start`; from there on stands the reply that is being written.
-    """
-
-    tokens: list[int] = field(default_factory=list)
-    records: list[TokenEvent | None] = field(default_factory=list)
-    spans: tuple[Span, ...] = ()
-    reply_start: int = 0
-    seed: int = 0
-    finish: str | None = None
-    parent: int | None = None
-    forked_at: int = 0
-    budget_start: int = 0  # max_new_tokens counts from here
-    fed_from: int = 0  # the prompt was read in one go from here on
-
-    def before(self, position: int, **changes: Any) -> "Branch":
-        """A copy of the first `position` tokens; an assistant's reply that is cut open there becomes the reply."""
-        spans, reply_start = _cut_spans(self.spans, position, self.reply_start)
-        kept = replace(
-            self,
-            tokens=self.tokens[:position],
-            records=self.records[:position],
-            spans=spans,
-            reply_start=reply_start,
-            finish=None,
-            budget_start=position,
-        )
-        return replace(kept, **changes)
-
-
-def _cut_spans(spans: tuple[Span, ...], position: int, reply_start: int) -> tuple[tuple[Span, ...], int]:
-    if position >= reply_start:
-        return spans, reply_start
-    for index, span in enumerate(spans):
-        if span.role == "assistant" and span.start <= position <= span.end:
-            return spans[:index], span.start
-    raise ValueError(f"token {position} stands in the prompt; a conversation can be cut open in a reply only")
 
 
 class Session:
@@ -113,8 +34,10 @@ class Session:
         self.params = params or SamplingParams()
         self.lock = threading.RLock()
         self.run = 0
-        self.branches = [Branch(seed=seed)]
+        self.branches = {0: Branch(seed=seed)}
         self.branch = 0
+        self.clock: float | None = None  # when the last token came, or the reply was asked for
+        self._made = count(1)
 
     @property
     def current(self) -> Branch:
@@ -157,7 +80,7 @@ class Session:
     @property
     def nbytes(self) -> int:
         """Bytes held: the cache, and the records of all branches (estimated)."""
-        kept = {id(r) for b in self.branches for r in b.records if r is not None}
+        kept = {id(r) for b in self.branches.values() for r in b.records if r is not None}
         return self.cache.nbytes + RECORD_BYTES * len(kept)
 
     def interrupt(self) -> int:
@@ -189,32 +112,41 @@ class Session:
                 budget_start=len(tokens),
             )
             self._go_on_in(changed, shared)
-            self.current.fed_from = self.cache.length
             return shared
 
-    def fork(self, position: int, token: int) -> None:
-        """Go on from `position` with another token, chosen by hand among the candidates recorded there.
+    def fork(self, position: int, tokens: Sequence[int] = ()) -> None:
+        """Go on from `position` with `tokens` chosen by hand, then with what is drawn; the old branch stays.
 
-        Raises ValueError when the token at that position was given, or the other one is not among its candidates.
+        Draws go on with the seed that drew the token at `position`, so that other settings alone make the difference.
+        Raises ValueError when no reply stands at that position, nor one that can go on ends there.
         """
         with self.lock:
-            if not 0 <= position < len(self.tokens) or self.records[position] is None:
-                raise ValueError(
-                    f"token {position} was not sampled, so it has no alternatives; choose a token of a reply"
-                )
-            chosen = _chosen_by_hand(self.records[position], token)
-            self._go_on_in(self.current.before(position, budget_start=position + 1), position)
-            self.append(chosen)
+            self._check_open(position)
+            after = position + len(tokens)
+            record = self.records[position] if position < len(self.tokens) else None
+            seed = self.seed if record is None else record.seed
+            branch = self.current.before(position, budget_start=after, forced=tuple(tokens), seed=seed)
+            self._go_on_in(branch, position)
+
+    def _check_open(self, position: int) -> None:
+        sampled = 0 <= position < len(self.tokens) and self.records[position] is not None
+        if not sampled and not (position == len(self.tokens) and self.current.can_go_on):
+            raise ValueError(
+                f"token {position} is not one that can be chosen anew; choose a token of a reply, "
+                "or the place after a reply that was stopped"
+            )
 
     def redo(self, seed: int | None = None) -> None:
         """Forget the last reply, so that it can be written again, with the same seed or another.
 
-        Its prompt is read again as it was read then: other steps would round otherwise, and rounding can tip a draw.
+        The end of its prompt is read again as it was read then: another step would round otherwise, and rounding can
+        tip a draw.
         """
         with self.lock:
             start = self.reply_start
             self._go_on_in(self.current.before(start, seed=self.seed if seed is None else seed), start)
-            self.cache.truncate(min(self.cache.length, self.current.fed_from))
+            if self.cache.length == start > 0:
+                self.cache.truncate(self.cache.reads[-1])
 
     def resume(self) -> None:
         """Let a reply that was stopped or reached its length go on for another max_new_tokens."""
@@ -227,31 +159,104 @@ class Session:
     def switch(self, branch: int) -> None:
         """Make another branch the current one. What its tokens share with the cache is kept."""
         with self.lock:
-            if not 0 <= branch < len(self.branches):
-                raise ValueError(f"there is no branch {branch}; there are {len(self.branches)}")
+            self._check_branch(branch)
+            if branch == self.branch:
+                return
+            self._leave()
             shared = common_prefix(self.tokens, self.branches[branch].tokens)
             self.branch = branch
             self.cache.truncate(min(self.cache.length, shared))
 
+    def load(self, branches: dict[int, Branch], branch: int) -> None:
+        """Hold these branches instead, `branch` being the current one; nothing of it is read yet."""
+        with self.lock:
+            self.branches, self.branch = branches, branch
+            self._made = count(max(branches) + 1)
+            self.cache.truncate(0)
+
+    def rename(self, branch: int, name: str) -> None:
+        """Call a branch something; an empty name takes the old one away."""
+        with self.lock:
+            self._check_branch(branch)
+            self.branches[branch].name = name
+
+    def delete(self, branch: int) -> None:
+        """Forget a branch. Those that left it then leave its parent; if it was the current one, the parent is shown.
+
+        Raises ValueError for the only branch.
+        """
+        with self.lock:
+            self._check_branch(branch)
+            if len(self.branches) == 1:
+                raise ValueError("this is the only branch; start a new chat instead")
+            heir = self.branches[branch].parent
+            children = [number for number, other in self.branches.items() if other.parent == branch]
+            if heir is None:
+                heir = children.pop(0)
+                self.branches[heir].parent, self.branches[heir].forked_at = None, 0
+            if branch == self.branch:
+                self.switch(heir)
+            for number in children:
+                self._reparent(self.branches[number], heir)
+            del self.branches[branch]
+
+    def spread(self, seeds: Sequence[int]) -> list["Session"]:
+        """Independent sessions, one for each seed, that each write this session's last reply anew.
+
+        Feed this session first, so that its prompt is read once. `gather` brings the replies back. Raises ValueError
+        unless there are 2 to 8 seeds and a prompt.
+        """
+        if not SAMPLES[0] <= len(seeds) <= SAMPLES[1]:
+            raise ValueError(f"from {SAMPLES[0]} to {SAMPLES[1]} replies can be written at once, not {len(seeds)}")
+        with self.lock:
+            if not self.tokens:
+                raise ValueError("there is nothing to answer; send a message first")
+            start = self.reply_start
+            return [self._copy(self.current.before(start, seed=seed), start) for seed in seeds]
+
+    def _copy(self, branch: Branch, length: int) -> "Session":
+        copy = Session(self.cache.fork(min(self.cache.length, length)), self.params)
+        copy.branches = {0: branch}
+        return copy
+
+    def gather(self, samples: Sequence["Session"], chosen: int) -> None:
+        """Take over what `spread` made: every reply that has begun becomes a branch, samples[chosen] the current one.
+
+        Raises ValueError when the chosen one has no token yet.
+        """
+        with self.lock:
+            start = self.reply_start
+            picked = samples[chosen]
+            if len(picked.tokens) <= start:
+                raise ValueError("this reply has not begun yet; wait for its first token")
+            self._go_on_in(picked.current, start)
+            self.cache = picked.cache
+            for sample in samples:
+                if sample is not picked and len(sample.tokens) > start:
+                    left = replace(sample.current, parent=self.branch, forked_at=start, reads=sample.cache.boundaries)
+                    self._add(left)
+
     def _go_on_in(self, branch: Branch, shared: int) -> None:
         if any(record is not None for record in self.records[shared:]):
-            self.branches.append(replace(branch, parent=self.branch, forked_at=shared))
-            self.branch = len(self.branches) - 1
+            self._leave()
+            self.branch = self._add(replace(branch, parent=self.branch, forked_at=shared))
         else:
-            self.branches[self.branch] = replace(branch, parent=self.current.parent, forked_at=self.current.forked_at)
+            kept = {name: getattr(self.current, name) for name in ("parent", "forked_at", "name")}
+            self.branches[self.branch] = replace(branch, **kept)
         self.cache.truncate(min(self.cache.length, shared))
 
+    def _add(self, branch: Branch) -> int:
+        number = next(self._made)
+        self.branches[number] = branch
+        return number
 
-def common_prefix(a: Sequence[int], b: Sequence[int]) -> int:
-    """How many tokens two sequences share from the start."""
-    n = min(len(a), len(b))
-    return next((i for i in range(n) if a[i] != b[i]), n)
+    def _leave(self) -> None:
+        self.current.reads = self.cache.boundaries
 
+    def _reparent(self, branch: Branch, parent: int) -> None:
+        branch.parent = parent
+        branch.forked_at = common_prefix(branch.tokens, self.branches[parent].tokens)
 
-def _chosen_by_hand(record: TokenEvent, token: int) -> TokenEvent:
-    for candidate in record.candidates:
-        if candidate.token == token:
-            rank = 1 + sum(c.raw > candidate.raw for c in record.candidates)
-            logprob = math.log(candidate.raw) if candidate.raw > 0 else -math.inf
-            return replace(record, token=token, text=candidate.text, logprob=logprob, rank=rank, u=None, finish=None)
-    raise ValueError(f"token {token} is not among the candidates recorded at position {record.position}")
+    def _check_branch(self, branch: int) -> None:
+        if branch not in self.branches:
+            raise ValueError(f"there is no branch {branch}; there are {', '.join(map(str, self.branches))}")

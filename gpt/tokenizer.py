@@ -113,6 +113,7 @@ class Tokenizer:
         self._special_ids = frozenset(vocab.specials.values())
         self.n_vocab, self.specials = len(vocab.table), vocab.specials
         self.end_tokens, self.bos = vocab.end_tokens, vocab.bos
+        self._shown: dict[int, str] = {}  # pieces that were asked for
 
     @classmethod
     def from_gguf(cls, fields: dict[str, Any]) -> "Tokenizer":
@@ -152,8 +153,10 @@ class Tokenizer:
 
     def piece(self, token: int) -> str:
         """One token alone, for display: never empty; half a character is in hexadecimal, as in `⟨e4 bd⟩`."""
-        text = self.token_bytes(token).decode("utf-8", "surrogateescape")
-        return _NO_TEXT.sub(_hexadecimal, text) or f"⟨{token}⟩"
+        if token not in self._shown:
+            text = self.token_bytes(token).decode("utf-8", "surrogateescape")
+            self._shown[token] = _NO_TEXT.sub(_hexadecimal, text) or f"⟨{token}⟩"
+        return self._shown[token]
 
     def is_special(self, token: int) -> bool:
         """Whether `token` is a control token."""

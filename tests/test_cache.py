@@ -1,5 +1,7 @@
 """The cache keeps what it was given, grows by blocks, and cuts and copies without a trace."""
 
+from collections.abc import Callable
+
 import pytest
 import torch
 
@@ -8,11 +10,18 @@ from gpt.config import GPTConfig
 
 CONFIG = GPTConfig(n_layer=2, n_head=4, n_kv_head=2, n_embd=16, head_dim=4, d_mlp=8, block_size=1024, vocab_size=9)
 
+POSITION = (2 * (4 + 2 + 2) * 4 + 16) * 4  # bytes
+
 
 def filled(n: int, seed: int = 0) -> KVCache:
     cache, generator = KVCache(CONFIG), torch.Generator().manual_seed(seed)
-    cache.extend(*(torch.randn(2, heads, n, 4, generator=generator) for heads in (4, 2, 2)))
+    cache.extend(*columns(n, lambda *shape: torch.randn(*shape, generator=generator)))
     return cache
+
+
+def columns(n: int, make: Callable[..., torch.Tensor]) -> list[torch.Tensor]:
+    """Queries, keys, values and hidden states of n positions."""
+    return [*(make(2, heads, n, 4) for heads in (4, 2, 2)), make(n, 16)]
 
 
 def test_growing_keeps_what_was_there():
@@ -29,7 +38,7 @@ def test_a_reader_keeps_its_rows_while_the_cache_grows():
     cache = filled(BLOCK)
     seen = cache.queries()
     copy = seen.clone()
-    cache.extend(*(torch.ones(2, heads, BLOCK, 4) for heads in (4, 2, 2)))
+    cache.extend(*columns(BLOCK, torch.ones))
     assert torch.equal(seen, copy)
 
 
@@ -48,18 +57,29 @@ def test_append_writes_every_layer_and_advance_counts_once():
     assert torch.equal(cache.queries()[:, :, 3:], torch.full((2, 4, 2, 4), 4.0))
 
 
+def test_reads_remember_where_each_began_as_long_as_it_is_there():
+    cache = filled(5)
+    for n in (1, 3):
+        cache.extend(*columns(n, torch.ones))
+    assert (cache.reads, cache.boundaries) == ([0, 5, 6], (0, 5, 6, 9))
+    cache.truncate(6)
+    assert cache.boundaries == (0, 5, 6)
+    assert cache.fork(2).boundaries == (0, 2)
+
+
 def test_a_fork_is_independent_of_its_origin():
     cache = filled(10)
     copy = cache.fork(6)
     cache.truncate(2)
-    cache.extend(*(torch.zeros(2, heads, 4, 4) for heads in (4, 2, 2)))
+    cache.extend(*columns(4, torch.zeros))
     assert torch.equal(copy.keys(), filled(10).keys()[:, :, :6])
-    assert copy.nbytes == 6 * 2 * (4 + 2 + 2) * 4 * 4
+    assert torch.equal(copy.hidden(), filled(10).hidden()[:6])
+    assert copy.nbytes == 6 * POSITION
 
 
 def test_nbytes_is_what_the_buffers_hold():
     assert KVCache(CONFIG).nbytes == 0
-    assert filled(1).nbytes == BLOCK * 2 * (4 + 2 + 2) * 4 * 4
+    assert filled(1).nbytes == BLOCK * POSITION
 
 
 @pytest.mark.parametrize("length", [-1, 4])

@@ -6,7 +6,7 @@ import torch
 from gpt import load
 from gpt.catalog import resolve
 from gpt.interp import attention_pattern
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 
 pytestmark = pytest.mark.slow
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from gpt.engine import CHUNK, Engine
-from gpt.sampling import SamplingParams, uniform
+from gpt.params import SamplingParams
+from gpt.sampling import uniform
 from gpt.tokenizer import Tokenizer
 from tests.conftest import byte_fields, random_model
 

@@ -7,12 +7,15 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "sampling", "vocabulary", "catalog", "weights"},
-    {"model", "tokenizer"},
-    {"cache", "checkpoint", "chat"},
-    {"session", "runner"},
-    {"conversation", "interp"},
+    {"config", "params", "vocabulary", "catalog", "weights"},
+    {"model", "tokenizer", "filters", "survivors"},
+    {"cache", "checkpoint", "chat", "lexicon"},
+    {"sampling"},
+    {"branch", "runner"},
+    {"session"},
+    {"conversation", "interp", "chooser"},
     {"engine"},
+    {"record", "options", "bench_peers", "bench_sampling"},
     {"__init__"},
     {"__main__", "bench"},
 ]
