@@ -4,8 +4,15 @@ import argparse
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gpt import DEFAULT_MODEL, load
+from gpt.options import add_options, params_of
+
+if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none
+    from gpt.engine import Engine
+    from gpt.session import Session
 
 __all__ = ["main"]
 
@@ -18,19 +25,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU when there is one")
     parser.add_argument("--dtype", help="float32, bfloat16 or float16")
-    parser.add_argument("--temperature", type=float, default=0.7, help="0 = always the most probable token")
-    parser.add_argument("--top-k", type=int, default=0, help="keep the k most probable tokens, 0 = off")
-    parser.add_argument(
-        "--top-p", type=float, default=1.0, help="keep the smallest set with this much probability, 1 = off"
-    )
-    parser.add_argument(
-        "--min-p", type=float, default=0.0, help="keep tokens this probable relative to the best, 0 = off"
-    )
     parser.add_argument("--seed", type=int, default=0, help="same seed, same settings: same text")
-    parser.add_argument("--max-new-tokens", type=int, default=256)
+    parser.add_argument("--n", type=int, default=1, help="this many replies at once, with seeds from --seed on")
     parser.add_argument("--system", help="a system prompt")
     parser.add_argument("--raw", action="store_true", help="no chat template: go on writing the prompt itself")
     parser.add_argument("--json", action="store_true", help="one TokenEvent per line instead of text")
+    parser.add_argument("--save", metavar="FILE", help="save the conversation, every record included")
+    parser.add_argument("--replay", metavar="FILE", help="open a saved conversation and repeat every draw of it")
+    add_options(parser)
     return parser.parse_args(argv)
 
 
@@ -38,7 +40,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = parse(argv)
     try:
-        for piece in _reply(args):
+        for piece in _repeated(args) if args.replay else _replies(args):
             print(piece, end="", flush=True)
     except BrokenPipeError:  # the reader of our pipe has seen enough
         sys.stderr.close()
@@ -51,20 +53,63 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
-def _reply(args: argparse.Namespace) -> Iterator[str]:
-    from gpt.sampling import SamplingParams
-
-    params = SamplingParams(args.temperature, args.top_k, args.top_p, args.min_p, max_new_tokens=args.max_new_tokens)
+def _replies(args: argparse.Namespace) -> Iterator[str]:
     prompt = _prompt(args.prompt)
+    if args.n < 1:
+        raise ValueError(f"--n must be at least 1, got {args.n}")
+    params_of(args, lambda text: [0])  # what is out of range is told before the model is loaded
     engine = load(args.model, args.device, args.dtype, _progress)
+    params = params_of(args, engine.tokenizer.encode)
+    engine.check(params)
     given = prompt if args.raw else [{"role": "user", "content": prompt}]
     if args.system and not args.raw:
         given = [{"role": "system", "content": args.system}, *given]
     session = engine.session(given, params, args.seed, raw=args.raw)
+    yield from _one(args, engine, session) if args.n == 1 else _several(args, engine, session)
+    if args.save:
+        from gpt.record import to_record
+
+        Path(args.save).write_text(json.dumps(to_record(session, engine.name), ensure_ascii=False), "utf-8")
+
+
+def _one(args: argparse.Namespace, engine: "Engine", session: "Session") -> Iterator[str]:
     for event in engine.stream(session):
         yield json.dumps(event.as_dict(), ensure_ascii=False) + "\n" if args.json else event.text
     if not args.json:
         yield "\n"
+
+
+def _several(args: argparse.Namespace, engine: "Engine", session: "Session") -> Iterator[str]:
+    """The first reply as it is written, the others after it; with --json, every token of all as it comes."""
+    engine.feed(session)
+    samples = session.spread([args.seed + i for i in range(args.n)])
+    texts = [f"--- seed {sample.seed}\n" for sample in samples]
+    for chosen in engine.stream_all(samples):
+        for i, event in chosen:
+            if args.json:
+                yield json.dumps({"sample": i, **event.as_dict()}, ensure_ascii=False) + "\n"
+            else:
+                texts[i] += event.text
+        if not args.json:
+            yield texts[0]
+            texts[0] = ""
+    session.gather(samples, 0)
+    if not args.json:
+        yield "\n".join((*texts, ""))
+
+
+def _repeated(args: argparse.Namespace) -> Iterator[str]:
+    from gpt.record import from_record, replay
+
+    try:
+        record = json.loads(Path(args.replay).read_text("utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{args.replay} is not a conversation that was saved here: {error}") from error
+    engine = load(args.model, args.device, args.dtype, _progress)
+    session = from_record(engine, record)
+    for number in session.branches:
+        session.switch(number)
+        yield f"branch {number}: all {replay(engine, session)} draws came out again\n"
 
 
 def _prompt(given: str | None) -> str:

@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gpt import __main__ as command
+from gpt.params import FILTERS
 
 
 @pytest.fixture
@@ -53,7 +54,17 @@ def test_a_system_prompt_comes_first(run):
 
 @pytest.mark.parametrize(
     ("argv", "said"),
-    [(["hello", "--temperature", "9"], "temperature must be"), (["hello", "--top-p", "0"], "top_p"), ([" "], "empty")],
+    [
+        (["hello", "--temperature", "9"], "temperature must be"),
+        (["hello", "--top-p", "0"], "top_p"),
+        ([" "], "empty"),
+        (["hello", "--n", "0"], "--n must be at least 1"),
+        (["hello", "--n", "9"], "from 2 to 8 replies"),
+        (["hello", "--bias", "x"], 'bias must look like " word=5"'),
+        (["hello", "--order", "top_q"], "order must name"),
+        (["hello", "--regex", "["], "grammar"),
+        (["--replay", __file__], "not a conversation that was saved here"),
+    ],
 )
 def test_bad_input_is_one_sentence_and_code_2(run, argv, said):
     code, out, err = run(*argv)
@@ -61,6 +72,36 @@ def test_bad_input_is_one_sentence_and_code_2(run, argv, said):
     assert err.startswith("error: ")
     assert said in err
     assert err.count("\n") == 1
+
+
+def test_several_replies_are_what_their_seeds_give_alone(run):
+    out = run("hello", "--n", "3", "--seed", "4", "--max-new-tokens", "6", "--top-k", "5")[1]
+    alone = [run("hello", "--seed", s, "--max-new-tokens", "6", "--top-k", "5")[1] for s in "456"]
+    assert out == "".join(f"--- seed {4 + i}\n{text}" for i, text in enumerate(alone))
+
+
+def test_several_replies_as_json_tell_which_is_which(run):
+    out = run("hello", "--n", "2", "--json", "--max-new-tokens", "3")[1]
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert [line["sample"] for line in lines] == [0, 1] * 3
+
+
+def test_a_saved_conversation_is_drawn_again(run, tmp_path):
+    file = tmp_path / "talk.json"
+    assert run("hello", "--n", "2", "--max-new-tokens", "5", "--save", str(file))[0] == 0
+    code, out, _ = run("--replay", str(file))
+    assert (code, out) == (0, "branch 0: all 5 draws came out again\nbranch 1: all 5 draws came out again\n")
+
+
+def test_every_sampling_parameter_is_an_option(run):
+    argv = ["--preset", "creative", "--eta-cutoff", "0.001", "--no-repeat-ngram", "3", "--bias", "a=2.5", "--ban", "xy"]
+    out = run("hello", "--json", "--max-new-tokens", "1", *argv, "--stop", "zz", "--choice", "yes", "--choice", "no")[1]
+    params = json.loads(out)["params"]
+    assert (params["temperature"], params["xtc_probability"], params["dynatemp_range"]) == (1.2, 0.5, 0)
+    assert (params["eta_cutoff"], params["no_repeat_ngram"]) == (0.001, 3)
+    assert (params["stop"], params["banned"], params["logit_bias"]) == (["zz"], ["xy"], [[[99], 2.5]])
+    assert params["grammar"] == ["choice", "yes\nno"]
+    assert {name for group in FILTERS.values() for name in group} <= params.keys()
 
 
 def test_an_unknown_model_lists_the_known_ones(capsys):
