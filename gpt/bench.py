@@ -10,6 +10,9 @@ ratios                  Glassbox / the other program, for both; more than 1 mean
 queries_cost            share of decode speed lost by keeping queries: two sessions, one of which does not keep them,
                         step in turn; the median over the pairs of steps
 session_bytes_per_token what one more written token adds to a session: queries, keys and values, and its record
+sampling                milliseconds of one core to choose a token, beside the model's step: filters, draw and record,
+                        with no filter, the usual ones and all of them, at the model's own and at a large vocabulary;
+                        and the share of a decode step that the model's own vocabulary makes of it
 load_seconds            from the name to an engine that can answer, torch already imported, the file on this disk
 peak_rss_bytes          the most memory that the process held, weights included, before any other program was loaded;
                         null on Windows
@@ -27,41 +30,22 @@ import statistics
 import sys
 import time
 from collections.abc import Iterator, Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from gpt import DEFAULT_MODEL, load
+from gpt.bench_peers import PEERS, Program, Speed, peers, speed
+from gpt.bench_sampling import sampling_cost, sampling_lines
 from gpt.cache import KVCache
 from gpt.catalog import resolve
 from gpt.engine import Engine
 from gpt.model import Segment
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 from gpt.session import Session
 
 __all__ = ["main", "measure"]
-
-PEERS = ("llama.cpp", "transformers", "transformers+attentions")
-
-
-class Speed(NamedTuple):
-    """Tokens per second."""
-
-    prefill: float
-    decode: float
-
-
-def speed(context: int, times: Sequence[float]) -> Speed:
-    """From the seconds that each written token took; the first one includes reading the context."""
-    return Speed(context / times[0], (len(times) - 1) / sum(times[1:]))
-
-
-class Program(Protocol):
-    """Something that can read tokens and go on writing."""
-
-    def run(self, prompt: list[int], n: int) -> Speed: ...
 
 
 class Glassbox:
@@ -91,83 +75,6 @@ class Glassbox:
         return speed(len(prompt), self.write(self.session(prompt), n))
 
 
-class LlamaCpp:
-    """llama.cpp in this process, through xllamacpp. Needs a GGUF file."""
-
-    def __init__(self, path: Path, context: int, threads: int) -> None:
-        import xllamacpp
-
-        if path.suffix.lower() != ".gguf":
-            raise ValueError("it reads GGUF files only")
-        params = xllamacpp.CommonParams()
-        params.model.path, params.n_ctx, params.n_parallel, params.verbosity = str(path), context, 1, -1
-        params.cpuparams.n_threads = params.cpuparams_batch.n_threads = threads
-        self.server = xllamacpp.Server(params)
-
-    def run(self, prompt: list[int], n: int) -> Speed:
-        request = {"prompt": prompt, "n_predict": n, "temperature": 0, "ignore_eos": True, "cache_prompt": False}
-        t = self.server.handle_completions(request)["timings"]
-        # Its clock for writing starts at the first token, so n - 1 are written in that time.
-        return Speed(1e3 * t["prompt_n"] / t["prompt_ms"], 1e3 * (t["predicted_n"] - 1) / t["predicted_ms"])
-
-
-class Transformers:
-    """Hugging Face `generate`. To return attentions it must compute them eagerly."""
-
-    def __init__(self, model: Any, attentions: bool) -> None:
-        self.model, self.attentions = model, attentions
-
-    def run(self, prompt: list[int], n: int) -> Speed:
-        self.model.set_attn_implementation("eager" if self.attentions else "sdpa")
-        tokens, clock = torch.tensor([prompt], device=self.model.device), _Clock()
-        length = {"max_new_tokens": n, "min_new_tokens": n}
-        kept = {"output_attentions": self.attentions, "return_dict_in_generate": True}
-        mask = torch.ones_like(tokens)
-        self.model.generate(
-            tokens, attention_mask=mask, do_sample=False, pad_token_id=0, stopping_criteria=[clock], **length, **kept
-        )
-        return speed(len(prompt), [b - a for a, b in zip(clock.ticks, clock.ticks[1:], strict=False)])
-
-
-class _Clock:
-    """A stopping criterion that never stops, but notes when it was asked: after every token."""
-
-    def __init__(self) -> None:
-        self.ticks = [time.perf_counter()]
-
-    def __call__(self, tokens: Tensor, scores: Tensor, **_: Any) -> Tensor:
-        self.ticks.append(time.perf_counter())
-        return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
-
-
-def load_transformers(path: Path, engine: Engine) -> Any:
-    """The same checkpoint as transformers reads it, in the engine's dtype, on its device."""
-    import transformers
-
-    transformers.utils.logging.set_verbosity_error()
-    transformers.utils.logging.disable_progress_bar()
-    place = {"gguf_file": path.name} if path.is_file() else {}
-    folder = path.parent if path.is_file() else path
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=engine.dtype, **place)
-    return model.to(engine.device).eval()
-
-
-def peers(
-    names: Sequence[str], path: Path, engine: Engine, context: int, threads: int
-) -> Iterator[tuple[str, Program]]:
-    """The wanted programs that can run here; why another cannot is said on standard error."""
-    shared: list[Any] = []
-    for name in names:
-        try:
-            if name == "llama.cpp":
-                yield name, LlamaCpp(path, context, threads)
-            else:
-                shared = shared or [load_transformers(path, engine)]
-                yield name, Transformers(shared[0], name.endswith("attentions"))
-        except (ImportError, ValueError, RuntimeError, OSError) as error:
-            print(f"{name} is left out: {error}", file=sys.stderr)
-
-
 class KeysAndValues(KVCache):
     """A cache as every other program has it: it keeps no queries."""
 
@@ -177,7 +84,7 @@ class KeysAndValues(KVCache):
 
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
         start, end = self.length, self.length + k.shape[2]
-        _, keys, values = self._buffers
+        _, keys, values, _ = self._buffers
         for buffer, new in ((keys, k), (values, v)):
             buffer[layer, :, start:end] = new[0]
         return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
@@ -244,7 +151,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     room = args.context + args.tokens + 8
     programs = {"glassbox": program, **dict(peers(args.peers, path, engine, room, args.threads))}
     speeds = interleave(programs, prompts, args.tokens, args.repeats)
-    return {**comparison(speeds), "queries_cost": cost, **own}
+    sampling = sampling_cost(engine, next(prompts), args.tokens, 1 / speeds["glassbox"].decode)
+    return {**comparison(speeds), "queries_cost": cost, "sampling": sampling, **own}
 
 
 def comparison(speeds: dict[str, Speed]) -> dict[str, Any]:
@@ -301,6 +209,7 @@ def table(report: dict[str, Any]) -> str:
     peak = report["peak_rss_bytes"]
     lines += [
         "",
+        *sampling_lines(report["sampling"]),
         f"keeping queries costs {100 * report['queries_cost']:.1f} % of decode speed",
         f"a token adds {report['session_bytes_per_token']:,} bytes to its session",
         f"loading takes {report['load_seconds']:.2f} s"

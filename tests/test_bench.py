@@ -7,7 +7,10 @@ import pytest
 import torch
 
 from gpt import bench
-from gpt.bench import PEERS, Glassbox, KeysAndValues, Speed, comparison, interleave, main, parse, speed
+from gpt.bench import Glassbox, KeysAndValues, comparison, interleave, main, parse
+from gpt.bench_peers import PEERS, Speed, speed
+from gpt.bench_sampling import LARGE, SETTINGS, sampling_cost
+from gpt.params import FILTERS
 
 
 def test_speed_counts_the_first_token_as_prefill_and_the_others_as_decode():
@@ -44,8 +47,10 @@ def test_a_cache_without_queries_writes_the_same_text_and_is_smaller(engine):
     for session in (whole, bare):
         program.write(session, 20)
     assert whole.tokens == bare.tokens
-    share = engine.config.n_kv_head * 2 / (engine.config.n_kv_head * 2 + engine.config.n_head)
-    assert bare.cache.nbytes == share * whole.cache.nbytes
+    c = engine.config
+    keys_and_values, queries = 2 * c.n_layer * c.n_kv_head * c.head_dim, c.n_layer * c.n_head * c.head_dim
+    without = keys_and_values + c.n_embd  # the last hidden state stays
+    assert bare.cache.nbytes == whole.cache.nbytes * without / (without + queries)
 
 
 def test_bytes_per_token_are_those_of_queries_keys_values_and_record(engine):
@@ -64,6 +69,18 @@ def test_a_program_that_did_not_run_is_null():
     assert report["ratios"]["prefill"]["transformers"] == 2.0
 
 
+def test_the_cost_of_sampling_is_told_for_every_setting_and_as_a_share_of_a_step(engine):
+    report = sampling_cost(engine, [5, 6, 7] * 5, n=6, step_seconds=0.5)
+    assert {tuple(costs) for costs in report["ms"].values()} == {tuple(SETTINGS)}
+    assert all(ms > 0 for costs in report["ms"].values() for ms in costs.values())
+    assert report["share"]["every"] == pytest.approx(report["ms"]["258"]["every"] / 500)
+
+
+def test_every_filter_acts_where_every_filter_is_measured():
+    assert set(SETTINGS["every"].active()) == set(FILTERS)
+    assert SETTINGS["nothing"].active() == ()
+
+
 @pytest.fixture
 def tiny(engine, monkeypatch):
     """The command measures the tiny engine. It must not change the number of threads of the other tests."""
@@ -78,12 +95,13 @@ def test_the_json_has_the_documented_keys(tiny, capsys):
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert set(report) == {
-        "decode", "prefill", "ratios", "queries_cost", "session_bytes_per_token", "load_seconds", "peak_rss_bytes",
-        "machine",
+        "decode", "prefill", "ratios", "queries_cost", "sampling", "session_bytes_per_token", "load_seconds",
+        "peak_rss_bytes", "machine",
     }  # fmt: skip
     assert set(report["decode"]) == set(report["prefill"]) == {"glassbox", *PEERS}
     assert report["decode"]["glassbox"] > 0
     assert report["decode"]["llama.cpp"] is None
+    assert set(report["sampling"]["ms"]) == {"258", str(LARGE)}
     assert "llama.cpp is left out" in err
 
 
@@ -92,6 +110,7 @@ def test_the_table_shows_every_program(tiny, capsys):
     out = capsys.readouterr().out
     assert all(name in out for name in PEERS)
     assert "of decode speed" in out
+    assert "choosing a token, ms" in out
 
 
 def test_more_than_the_context_is_refused_in_one_sentence(tiny, capsys):
