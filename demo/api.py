@@ -1,22 +1,27 @@
-"""The named endpoints for gradio_client and REST: /chat, /tokens and /attention. Each call has a session of
-its own.
+"""The named endpoints for gradio_client and REST: /chat, /tokens, /attention and /distribution. Each call has a
+session of its own.
 
 Gradio reads names, types and docstrings of these functions at run time, so their annotations must be real
 types: no `from __future__ import annotations` in this file.
 """
 
+import inspect
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import gradio as gr
 
-from demo import rpc
+from demo.args import MAX_SEED, patched, whole
+from demo.args import text as written
 from demo.stream import Source
+from demo.wire import short
 from gpt.chat import plain
 from gpt.engine import Engine
 from gpt.interp import attention_pattern
-from gpt.sampling import SamplingParams
+from gpt.options import HELP
+from gpt.params import SamplingParams
 from gpt.session import Session
 
 __all__ = ["add_endpoints"]
@@ -24,51 +29,100 @@ __all__ = ["add_endpoints"]
 PLACES = 4  # calls that may run at the same time; the next ones wait
 INTERVAL = 1 / 20  # seconds between two states of a reply
 MAX_POSITIONS = 512  # tokens whose weights are returned: they grow with the square
+MAX_CANDIDATES = 1000
+FIRST = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")  # then seed, then the others
+EXPLAINED = HELP | {
+    "stop": "texts that end the reply",
+    "banned": "texts that never occur in the reply",
+    "dry_breakers": "texts that end a repetition for DRY",
+    "logit_bias": "pairs [[token ids], bias], added to the logits of these tokens",
+    "grammar": "what the reply must fit: [kind, text], kind one of json_schema, regex, choice (one a line)",
+    "order": "filters in the order in which they act; those left out follow",
+}
 
 
 def add_endpoints(engine: Engine, source: Source) -> None:
     """Register the endpoints in the Blocks that are being built. `source` runs the model."""
-    endpoints = Endpoints(engine, source)
-    for endpoint in (endpoints.chat, endpoints.tokens, endpoints.attention):
+    made = Endpoints(engine, source)
+    for endpoint in (_streaming(made.chat), made.tokens, made.attention, _returning(made.distribution)):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=PLACES, concurrency_id="api")
 
 
+# ---- arguments: a method's own, then every sampling parameter by name -------------------------------------------
+
+
+def _streaming(method: Callable[..., Iterator[str]]) -> Callable[..., Iterator[str]]:
+    """`method`, whose last argument is a dict of sampling parameters, as a generator that takes each by name."""
+
+    def endpoint(*args: Any, **named: Any) -> Iterator[str]:
+        yield from method(*_gathered(signature, own, args, named))
+
+    signature, own = _declare(endpoint, method)
+    return endpoint
+
+
+def _returning(method: Callable[..., dict]) -> Callable[..., dict]:
+    """As `_streaming` for a method that returns."""
+
+    def endpoint(*args: Any, **named: Any) -> dict:
+        return method(*_gathered(signature, own, args, named))
+
+    signature, own = _declare(endpoint, method)
+    return endpoint
+
+
+def _gathered(signature: inspect.Signature, own: list[str], args: tuple, named: dict[str, Any]) -> list[Any]:
+    bound = signature.bind(*args, **named)
+    bound.apply_defaults()
+    settings = {name: value for name, value in bound.arguments.items() if name not in own}
+    return [*(bound.arguments[name] for name in own), settings]
+
+
+def _declare(endpoint: Callable, method: Callable) -> tuple[inspect.Signature, list[str]]:
+    """Give `endpoint` the name, arguments and explanations that callers see; also the names of the method's own."""
+    *mine, _ = inspect.signature(method).parameters.values()
+    defaults = SamplingParams().as_dict()
+    names = [*FIRST, *(name for name in defaults if name not in FIRST)]
+    settings = [_parameter(name, defaults[name]) for name in names]
+    seed = [p for p in mine if p.name == "seed"]  # where it always stood
+    rest = [p for p in mine if p.name != "seed"]
+    result = method.__annotations__["return"]
+    result = str if result == Iterator[str] else result  # of what is streamed
+    order = [*rest, *settings[: len(FIRST)], *seed, *settings[len(FIRST) :]]
+    signature = inspect.Signature(order, return_annotation=result)
+    endpoint.__name__, endpoint.__signature__ = method.__name__, signature
+    endpoint.__annotations__ = {p.name: p.annotation for p in signature.parameters.values()}
+    endpoint.__annotations__["return"] = result
+    explained = "\n".join(f"{name}: {EXPLAINED[name]}" for name in names)
+    endpoint.__doc__ = inspect.getdoc(method).replace("SETTINGS", explained)
+    return signature, [p.name for p in mine]
+
+
+def _parameter(name: str, default: Any) -> inspect.Parameter:
+    kind = list | None if default is None else type(default)
+    return inspect.Parameter(name, inspect.Parameter.POSITIONAL_OR_KEYWORD, default=default, annotation=kind)
+
+
 class Endpoints:
-    """One method an endpoint; its docstring is what callers are shown."""
+    """One method an endpoint; its docstring is what callers are shown, SETTINGS standing for every parameter."""
 
     def __init__(self, engine: Engine, source: Source) -> None:
         self.engine, self.source = engine, source
 
-    def chat(
-        self,
-        message: str,
-        system: str = "",
-        temperature: float = 0.7,
-        top_k: int = 0,
-        top_p: float = 1.0,
-        min_p: float = 0.0,
-        repetition_penalty: float = 1.0,
-        max_new_tokens: int = 256,
-        seed: int = 0,
-    ) -> str:
+    def chat(self, message: str, system: str = "", seed: int = 0, settings: dict | None = None) -> Iterator[str]:
         """Answer one message; streams the reply's text so far, the last item is the whole reply.
 
         Args:
             message: what to answer
             system: a system prompt; the model's own by default
-            temperature: 0 takes the most probable token, 1 is the model's own distribution, at most 5
-            top_k: keep the k most probable tokens; 0 is off
-            top_p: keep the most probable tokens that together have this probability; 1 is off
-            min_p: keep tokens at least this many times as probable as the most probable one; 0 is off
-            repetition_penalty: above 1 makes tokens that were seen less likely
-            max_new_tokens: length of the reply at most, in tokens
             seed: the same seed and parameters give the same reply
+            SETTINGS
         """
         with refusing():
-            params = SamplingParams(temperature, top_k, top_p, min_p, repetition_penalty, max_new_tokens=max_new_tokens)
-            session = self.source.session(params=params, seed=rpc.whole({"seed": seed}, "seed", 0, rpc.MAX_SEED))
+            params = patched(self.engine, SamplingParams(), settings or {})
+            session = self.source.session(params=params, seed=whole({"seed": seed}, "seed", 0, MAX_SEED))
             first = [{"role": "system", "content": system}] if system else []
-            question = {"role": "user", "content": rpc.text({"message": message}, "message")}
+            question = {"role": "user", "content": written({"message": message}, "message")}
             _fill(self.engine, session, [*first, question])
             yield from _texts_so_far(self.source, session)
 
@@ -81,7 +135,7 @@ class Endpoints:
             ids, and pieces: the text of each token alone
         """
         with refusing():
-            ids = self.engine.tokenizer.encode(rpc.text({"text": text}, "text"))
+            ids = self.engine.tokenizer.encode(written({"text": text}, "text"))
         return {"ids": ids, "pieces": [self.engine.tokenizer.piece(i) for i in ids]}
 
     def attention(self, layer: int, head: int, text: str = "", messages: list[dict] | None = None) -> dict:
@@ -96,20 +150,74 @@ class Endpoints:
             ids and pieces of the tokens, and weights: weights[i][j] is what token i reads of token j
         """
         with refusing():
-            layer = rpc.whole({"layer": layer}, "layer", 0, self.engine.config.n_layer - 1)
-            head = rpc.whole({"head": head}, "head", 0, self.engine.config.n_head - 1)
+            layer = whole({"layer": layer}, "layer", 0, self.engine.config.n_layer - 1)
+            head = whole({"head": head}, "head", 0, self.engine.config.n_head - 1)
             session = self.source.session()
-            if messages:
-                _fill(self.engine, session, _conversation(messages))
-            else:
-                prompt = plain(rpc.text({"text": text}, "text"), self.engine.tokenizer)
-                session.rewrite(prompt.tokens, prompt.spans)
-            _check_length(session)
+            self._read(session, text, messages)
+            if len(session.tokens) > MAX_POSITIONS:
+                raise ValueError(
+                    f"this has {len(session.tokens)} tokens; weights of at most {MAX_POSITIONS} are returned"
+                )
             self.source.feed(session)
         weights = attention_pattern(session, layer, [head])[0]
         rounded = [[round(w, 6) for w in row] for row in weights.tolist()]
         pieces = [self.engine.tokenizer.piece(i) for i in session.tokens]
         return {"ids": session.tokens, "pieces": pieces, "weights": rounded}
+
+    def distribution(
+        self,
+        text: str = "",
+        messages: list[dict] | None = None,
+        n: int = 20,
+        seed: int = 0,
+        settings: dict | None = None,
+    ) -> dict:
+        """The next token's probabilities after a text or a conversation: the model's own, and after the filters.
+
+        Args:
+            text: a plain text, read without the chat template
+            messages: instead of a text, a conversation: [{"role": "user", "content": "..."}, ...]
+            n: how many of the most probable tokens to return, at most 1,000
+            seed: what the draw depends on
+            SETTINGS
+        Returns:
+            candidates (token, text, raw and final probability, removed_by), stages (filter, tokens left, share of the
+            mass kept), ignored (filters that could not be applied), entropy in nats, u and the token that it draws
+        """
+        with refusing():
+            n = whole({"n": n}, "n", 1, MAX_CANDIDATES)
+            params = patched(self.engine, SamplingParams(), settings or {})
+            session = self.source.session(params=params, seed=whole({"seed": seed}, "seed", 0, MAX_SEED))
+            self._read(session, text, messages)
+            self.source.feed(session)
+            position = len(session.tokens)
+            choice = self.engine.distribution(session, position, params, self.source.logits(session, position))
+        shaped = choice.shaped
+        listed = self.engine.chooser.candidates(shaped, shaped.top(n), [choice.drawn])
+        return {
+            "candidates": [
+                {"token": c.token, "text": c.text, "raw": short(c.raw), "final": short(c.final),
+                 "removed_by": c.removed_by}
+                for c in listed
+            ],
+            "stages": [{"filter": s.name, "tokens": s.tokens, "kept": short(s.kept)} for s in shaped.stages],
+            "ignored": list(shaped.ignored),
+            "entropy": short(shaped.entropy),
+            "u": choice.u,
+            "drawn": choice.drawn,
+        }  # fmt: skip
+
+    def _read(self, session: Session, text: str, messages: list[dict] | None) -> None:
+        """Put a conversation, or else a text, into an empty session."""
+        if messages:
+            _fill(self.engine, session, _conversation(messages))
+        else:
+            prompt = plain(written({"text": text}, "text"), self.engine.tokenizer)
+            if len(prompt.tokens) > self.engine.config.block_size:
+                raise ValueError(
+                    f"this is longer than the model's context of {self.engine.config.block_size} tokens; shorten it"
+                )
+            session.rewrite(prompt.tokens, prompt.spans)
 
 
 @contextmanager
@@ -147,8 +255,3 @@ def _conversation(messages: list[dict]) -> list[dict]:
             'messages must be a list like [{"role": "user", "content": "..."}], roles system, user, assistant'
         )
     return [{"role": m["role"], "content": m["content"]} for m in messages]
-
-
-def _check_length(session: Session) -> None:
-    if len(session.tokens) > MAX_POSITIONS:
-        raise ValueError(f"this has {len(session.tokens)} tokens; weights of at most {MAX_POSITIONS} are returned")

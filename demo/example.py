@@ -1,4 +1,4 @@
-"""The conversation that a page opens with: two turns of the default model, recorded with every record.
+"""The conversation that a page opens with: two turns of the default model, saved with every record.
 
 Nothing in it is made up: `python -m demo.example` has the model write it anew. The page shows it without running the
 model; patterns are derived from the tokens as soon as a head is looked at. The first message of a person starts a
@@ -6,14 +6,15 @@ conversation of their own.
 """
 
 import json
-from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-from gpt.chat import Span
+from demo.stream import Source
+from demo.wire import short
 from gpt.engine import Engine
-from gpt.sampling import SamplingParams
-from gpt.session import Candidate, Session, TokenEvent
+from gpt.params import SamplingParams
+from gpt.record import from_record, to_record
+from gpt.session import Session
 
 __all__ = ["Example", "record"]
 
@@ -43,27 +44,16 @@ class Example:
     @property
     def selection(self) -> dict[str, int]:
         """What to look at first: how one head, at the last fox, finds the foxes before it."""
-        tokens = self._recorded["tokens"]
+        tokens = self._recorded["branches"][0]["tokens"]
         (fox,) = self.engine.tokenizer.encode(" fox")
         layer, head = HEAD
         return {"layer": layer, "head": head, "position": max(i for i, token in enumerate(tokens) if token == fox)}
 
-    def fill(self, session: Session) -> Session:
-        """Put the conversation into an empty session; nothing of it has been read by the model yet."""
-        data = self._recorded
-        session.rewrite(data["tokens"], tuple(Span(*span) for span in data["spans"]), data["seed"])
-        branch = session.current
-        branch.reply_start, branch.finish = data["reply_start"], "end"
-        settings = [SamplingParams(**values) for values in data["settings"]]
-        for values in data["records"]:
-            event = self._event(values, settings)
-            branch.records[event.position] = event
+    def open(self, source: Source, params: SamplingParams) -> Session:
+        """The conversation, of which the model has read nothing yet, to be gone on with under `params`."""
+        session = from_record(source, self._recorded)
+        session.params = params
         return session
-
-    def _event(self, values: dict[str, Any], settings: list[SamplingParams]) -> TokenEvent:
-        piece = self.engine.tokenizer.piece
-        candidates = tuple(Candidate(token, piece(token), *rest) for token, *rest in values["candidates"])
-        return TokenEvent(**{**values, "candidates": candidates, "params": settings[values["params"]]})
 
 
 def record(engine: Engine, path: Path = FILE) -> str:
@@ -75,32 +65,18 @@ def record(engine: Engine, path: Path = FILE) -> str:
         for n, _ in enumerate(engine.stream(session), 1):
             if n == at:
                 session.params = params.replace(**change)
-    path.write_text(json.dumps(_plain(session, engine.name), ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
+    values = to_record(session, engine.name)
+    values["records"] = [_rounded(event) for event in values["records"]]
+    path.write_text(json.dumps(values, ensure_ascii=False, separators=(",", ":")) + "\n", "utf-8")
     return engine.tokenizer.decode(session.tokens)
 
 
-def _plain(session: Session, name: str) -> dict[str, Any]:
-    events = [event for event in session.records if event is not None]
-    settings = list(dict.fromkeys(event.params for event in events))
-    return {
-        "model": name,
-        "seed": session.seed,
-        "tokens": session.tokens,
-        "spans": [[getattr(span, field.name) for field in fields(span)] for span in session.spans],
-        "reply_start": session.reply_start,
-        "settings": [params.as_dict() for params in settings],
-        "records": [_plain_event(event, settings) for event in events],
-    }
-
-
-def _plain_event(event: TokenEvent, settings: list[SamplingParams]) -> dict[str, Any]:
-    candidates = [[c.token, _short(c.raw), _short(c.final), c.removed_by] for c in event.candidates]
-    numbers = {"logprob": _short(event.logprob), "entropy": _short(event.entropy)}
-    return {**event.as_dict(), **numbers, "candidates": candidates, "params": settings.index(event.params)}
-
-
-def _short(x: float) -> float:
-    return float(f"{x:.6g}")
+def _rounded(event: dict[str, Any]) -> dict[str, Any]:
+    """A record with six digits of everything that was measured: the draw stays exact."""
+    numbers = {n: short(event[n]) for n in ("logprob", "final_logprob", "entropy", "seconds") if event[n] is not None}
+    candidates = [[token, text, short(raw), short(final), by] for token, text, raw, final, by in event["candidates"]]
+    stages = [[name, tokens, short(kept)] for name, tokens, kept in event["stages"]]
+    return {**event, **numbers, "candidates": candidates, "stages": stages}
 
 
 if __name__ == "__main__":

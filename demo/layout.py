@@ -10,14 +10,19 @@ from demo.example import Example
 from demo.i18n import STRINGS
 from demo.live import Remote, gpu_decorator
 from demo.panels.attention import Attention
+from demo.panels.branches import Branches
 from demo.panels.chat import Chat
+from demo.panels.choice import Choices
+from demo.panels.samples import Sampler
 from demo.panels.sampling import Sampling
 from demo.rpc import Server, fresh_seed
 from demo.store import SessionStore
 from demo.widgets import FAVICON, page_head, widget
 from gpt.engine import Engine
 
-__all__ = ["build_demo", "launch"]
+__all__ = ["PANELS", "build_demo", "launch"]
+
+PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler)  # those with server functions
 
 PLACES = 8  # replies that may stream at the same time; the next ones wait
 WAITING = 32  # events that may wait
@@ -34,7 +39,7 @@ def build_demo(engine: Engine, grace: float = 60.0) -> gr.Blocks:
     source = remote or engine
     store = SessionStore(lambda: source.session(seed=fresh_seed()), grace=grace, changed=remote and remote.publish)
     server = Server(engine, source, store, Example(engine))
-    functions = [f for part in (server, Chat(server), Attention(server), Sampling(server)) for f in part.functions()]
+    functions = [f for part in (server, *(panel(server) for panel in PANELS)) for f in part.functions()]
 
     def run(event: gr.EventData) -> Iterator[str]:
         yield from stream.run_requested(source, store, event._data)

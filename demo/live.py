@@ -3,16 +3,17 @@
 There a function marked with `spaces.GPU` runs in a child process that was forked from this one, so nothing
 that the page changes here is seen there. Two channels cross: an anonymous shared mapping, made before the
 fork, carries the parameters and the run id to the worker, which reads them before every token; pickled pieces
-carry each token's event back, with the queries and keys of what was read, from which every attention pattern
-is derived here. The values stay in the worker: the next call reads the conversation again.
+carry each token's event back, with the queries, keys and hidden states of what was read, from which every
+attention pattern is derived here. The values stay in the worker: the next call reads the conversation again.
 """
 
 import importlib
+import json
 import mmap
 import os
 import struct
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -22,17 +23,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gpt.branch import Branch, TokenEvent
 from gpt.cache import KVCache
 from gpt.engine import Engine
-from gpt.sampling import LIMITS, SamplingParams
-from gpt.session import Branch, Session, TokenEvent
+from gpt.params import SamplingParams
+from gpt.session import Session
 
-__all__ = ["Remote", "Slots", "gpu_decorator"]
+__all__ = ["MAX_SETTINGS", "Remote", "Slots", "gpu_decorator"]
 
 # The library must be imported before anything touches CUDA.
 _spaces = importlib.import_module("spaces") if os.environ.get("SPACES_ZERO_GPU") else None
 
-NUMBERS = tuple(LIMITS)  # the parameters that act on a running reply; stop strings go with the job
+MAX_SETTINGS = 64 << 10  # bytes of all settings of a reply, as JSON
 
 
 def gpu_decorator() -> Callable | None:
@@ -40,9 +42,9 @@ def gpu_decorator() -> Callable | None:
     return partial(_spaces.GPU, duration=_seconds) if _spaces else None
 
 
-def _seconds(job: "Job") -> int:
+def _seconds(job: "Job | Look") -> int:
     """How long a job may take, which counts against its visitor's quota: at least 20 tokens a second."""
-    return min(60, 10 + job.params.max_new_tokens // 20)
+    return min(60, 10 + job.longest // 20) if isinstance(job, Job) else 10
 
 
 class Slots:
@@ -52,10 +54,10 @@ class Slots:
     again.
     """
 
-    _FORMAT = struct.Struct(f"<q{len(NUMBERS)}d")
-    _SIZE = 8 + _FORMAT.size
+    _HEAD = struct.Struct("<qqI")  # sequence, ticket, bytes of JSON that follow
+    _SIZE = _HEAD.size + MAX_SETTINGS
 
-    def __init__(self, n: int = 64) -> None:
+    def __init__(self, n: int = 128) -> None:
         self._memory = mmap.mmap(-1, n * self._SIZE)
         self._free = list(range(n))
         self._lock = threading.Lock()
@@ -74,26 +76,31 @@ class Slots:
             self._free.append(slot)
 
     def write(self, slot: int, ticket: int, params: SamplingParams) -> None:
+        """Raises ValueError for parameters that take more than MAX_SETTINGS bytes."""
+        settings = json.dumps(params.as_dict(), ensure_ascii=False).encode()
+        if len(settings) > MAX_SETTINGS:
+            raise ValueError(f"all settings together may take {MAX_SETTINGS} bytes, not {len(settings)}; shorten them")
         at = slot * self._SIZE
         with self._lock:
             (sequence,) = struct.unpack_from("<q", self._memory, at)
             struct.pack_into("<q", self._memory, at, sequence + 1)
-            self._FORMAT.pack_into(self._memory, at + 8, ticket, *(getattr(params, name) for name in NUMBERS))
+            struct.pack_into("<qI", self._memory, at + 8, ticket, len(settings))
+            self._memory[at + self._HEAD.size : at + self._HEAD.size + len(settings)] = settings
             struct.pack_into("<q", self._memory, at, sequence + 2)
 
-    def read(self, slot: int) -> tuple[int, dict[str, float]]:
-        """The ticket and the parameters' values by name."""
+    def read(self, slot: int) -> tuple[int, bytes]:
+        """The ticket, and the parameters as JSON."""
         at = slot * self._SIZE
         while True:
-            before = struct.unpack_from("<q", self._memory, at)
-            ticket, *values = self._FORMAT.unpack_from(self._memory, at + 8)
-            if before[0] % 2 == 0 and struct.unpack_from("<q", self._memory, at) == before:
-                return ticket, dict(zip(NUMBERS, values, strict=True))
+            before, ticket, size = self._HEAD.unpack_from(self._memory, at)
+            settings = self._memory[at + self._HEAD.size : at + self._HEAD.size + min(size, MAX_SETTINGS)]
+            if before % 2 == 0 and struct.unpack_from("<q", self._memory, at) == (before,):
+                return ticket, settings
 
 
 @dataclass(frozen=True)
-class Job:
-    """What a worker needs to go on with a conversation. `known`: positions whose queries and keys the parent has."""
+class Part:
+    """What a worker needs to go on with one reply. `known`: positions whose queries and keys the parent has."""
 
     branch: Branch
     params: SamplingParams
@@ -103,12 +110,36 @@ class Job:
 
 
 @dataclass(frozen=True)
-class Piece:
-    """One token's event (None in the last piece) with the columns that were computed since the piece before."""
+class Job:
+    """Replies to be written in shared steps."""
 
+    parts: tuple[Part, ...]
+
+    @property
+    def longest(self) -> int:
+        """Tokens of the longest reply that may come."""
+        return max(part.params.max_new_tokens for part in self.parts)
+
+
+@dataclass(frozen=True)
+class Look:
+    """One position's hidden state (1, C), as bytes: its logits are wanted."""
+
+    hidden: np.ndarray
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One token's event (None in the last piece) with the columns that were computed since the piece before.
+
+    `number` is that of the reply; arrays end in bytes, because numpy has no bfloat16.
+    """
+
+    number: int
     event: TokenEvent | None
     queries: np.ndarray  # (L, H, n, D * itemsize) uint8
     keys: np.ndarray  # (L, G, n, D * itemsize) uint8
+    hidden: np.ndarray  # (n, C * itemsize) uint8
 
 
 class Remote:
@@ -119,7 +150,7 @@ class Remote:
     """
 
     def __init__(self, engine: Engine, decorator: Callable) -> None:
-        self.engine, self.config, self.tokenizer = engine, engine.config, engine.tokenizer
+        self.engine, self.config, self.tokenizer, self.name = engine, engine.config, engine.tokenizer, engine.name
         self._slots = Slots()
         self._tickets = count(1)
         self._running: dict[int, tuple[int, int, int]] = {}  # id of the session -> run, slot, ticket
@@ -137,74 +168,138 @@ class Remote:
 
     def stream(self, session: Session, run: int | None = None) -> Iterator[TokenEvent]:
         """As `Engine.stream`; patterns of everything that was read are there afterwards."""
-        run = session.run if run is None else run
-        if session.finish is not None or session.run != run:
-            return
-        for piece in self._call(session, run, session.current):
-            with session.lock:
-                if session.run != run:
+        for ((_, event),) in self.stream_all([session], None if run is None else [run]):
+            yield event
+
+    def stream_all(
+        self, sessions: Sequence[Session], runs: Sequence[int] | None = None
+    ) -> Iterator[list[tuple[int, TokenEvent]]]:
+        """As `Engine.stream_all`."""
+        runs = [session.run for session in sessions] if runs is None else list(runs)
+        live = [i for i, s in enumerate(sessions) if s.finish is None and s.run == runs[i]]
+        if live:
+            running = [(sessions[i], runs[i]) for i in live]
+            for pieces in self._call(running, [session.current for session, _ in running]):
+                events = [(live[piece.number], self._take(*running[piece.number], piece)) for piece in pieces]
+                if chosen := [(i, event) for i, event in events if event is not None]:
+                    yield chosen
+                if all(session.run != run for session, run in running):
                     break
-                self._take(session, piece)
-            if piece.event is not None:
-                yield piece.event
-        with session.lock:
-            if session.finish is None and session.run != run:
-                session.finish = "stopped"
+        for session, run in zip(sessions, runs, strict=True):
+            with session.lock:
+                if session.finish is None and session.run != run:
+                    session.finish = "stopped"
 
     def feed(self, session: Session) -> None:
         """As `Engine.feed`."""
         if session.cache.length < len(session.tokens):
-            for piece in self._call(session, session.run, replace(session.current, finish="fed")):
-                with session.lock:
-                    self._take(session, piece)
+            read = replace(session.current, finish="fed")
+            for pieces in self._call([(session, session.run)], [read]):
+                for piece in pieces:
+                    self._take(session, session.run, piece)
 
-    def _call(self, session: Session, run: int, branch: Branch) -> Iterator[Piece]:
-        slot, ticket = self._slots.take(), next(self._tickets)
-        job = Job(replace(branch, records=[]), session.params, session.cache.length, slot, ticket)
-        self._running[id(session)] = (run, slot, ticket)
-        self.publish(session)
+    def logits(self, session: Session, position: int) -> Tensor:
+        """As `Engine.logits`: the output matrix is in the worker."""
+        with session.lock:
+            read = session.cache.length
+            if not 1 <= position <= read:
+                raise ValueError(f"the model has read {read} tokens, so position {position} is not known yet")
+            hidden = _bytes(session.cache.hidden()[position - 1 : position])
+        (logits,) = self._results(Look(hidden))
+        return torch.from_numpy(logits)
+
+    def _call(self, running: Sequence[tuple[Session, int]], branches: Sequence[Branch]) -> Iterator[list[Piece]]:
+        """Have a worker go on with `branches`, those of the sessions that run. Gives all slots back in the end."""
+        parts: list[Part] = []
+        try:
+            for (session, run), branch in zip(running, branches, strict=True):
+                slot, ticket = self._slots.take(), next(self._tickets)
+                parts.append(Part(_slim(branch), session.params, session.cache.length, slot, ticket))
+                self._running[id(session)] = (run, slot, ticket)
+                self.publish(session)
+            yield from self._results(Job(tuple(parts)))
+        finally:
+            for (session, _), part in zip(running, parts, strict=False):
+                self._running.pop(id(session), None)
+                self._slots.give_back(part.slot)
+
+    def _results(self, job: Job | Look) -> Iterator[list[Piece] | np.ndarray]:
         try:
             yield from self._compute(job)
         except gr.Error as error:  # no GPU was to be had, or the visitor's quota is used up
             raise RuntimeError(str(error.message)) from error
-        finally:
-            self._running.pop(id(session), None)
-            self._slots.give_back(slot)
 
-    def _take(self, session: Session, piece: Piece) -> None:
+    def _take(self, session: Session, run: int, piece: Piece) -> TokenEvent | None:
+        """Add what a worker has computed to the session, unless its run is over."""
         dtype = self.engine.dtype
-        queries, keys = (torch.from_numpy(x).view(dtype) for x in (piece.queries, piece.keys))
-        session.cache.extend(queries, keys, torch.zeros_like(keys))
-        if piece.event is not None:
-            session.append(piece.event)
+        with session.lock:
+            if session.run != run:
+                return None
+            queries, keys, hidden = (torch.from_numpy(x).view(dtype) for x in (piece.queries, piece.keys, piece.hidden))
+            session.cache.extend(queries, keys, torch.zeros_like(keys), hidden)
+            if piece.event is not None:
+                session.append(piece.event)
+                session.current.forced = session.current.forced[1:]
+        return piece.event
 
     # ---- in the worker -------------------------------------------------------------------------------------
 
-    def _work(self, job: Job) -> Iterator[Piece]:
-        session = Session(KVCache(self.config, self.engine.device, self.engine.dtype), job.params)
-        session.branches = [replace(job.branch, records=[None] * len(job.branch.tokens))]
-        sent = job.known
-        self._refresh(session, job)
-        for event in self.engine.stream(session, run=0):
-            yield _piece(event, session.cache, sent)
-            sent = session.cache.length
-            self._refresh(session, job)
-        if session.finish != "stopped":
-            self.engine.feed(session)
-            yield _piece(None, session.cache, sent)
-
-    def _refresh(self, session: Session, job: Job) -> None:
-        """Bring the run (0 while it may go on) and the parameters up to date."""
-        ticket, values = self._slots.read(job.slot)
-        session.run = int(ticket != job.ticket)
-        if ticket:
-            session.params = job.params.replace(**values)
+    def _work(self, job: Job | Look) -> Iterator[list[Piece] | np.ndarray]:
+        if isinstance(job, Look):
+            hidden = torch.from_numpy(job.hidden).view(self.engine.dtype).to(self.engine.device)
+            with torch.inference_mode():
+                yield self.engine.model.unembed(hidden)[0].cpu().numpy()
+        else:
+            yield from _Worker(self.engine, self._slots, job).pieces()
 
 
-def _piece(event: TokenEvent | None, cache: KVCache, start: int) -> Piece:
-    return Piece(event, _bytes(cache.queries()[:, :, start:]), _bytes(cache.keys()[:, :, start:]))
+class _Worker:
+    """Writes the replies of a job, in the process that has the GPU."""
+
+    def __init__(self, engine: Engine, slots: Slots, job: Job) -> None:
+        self.engine, self.slots, self.parts = engine, slots, job.parts
+        self.sessions = [self._session(part) for part in job.parts]
+        self.sent = [part.known for part in job.parts]
+        self.settings: list[bytes] = [b""] * len(job.parts)
+
+    def pieces(self) -> Iterator[list[Piece]]:
+        """What each step chose, then the columns of the tokens that came last."""
+        self._refresh()
+        for chosen in self.engine.stream_all(self.sessions, [0] * len(self.sessions)):
+            yield [self._piece(i, event) for i, event in chosen]
+            self._refresh()
+        done = [i for i, session in enumerate(self.sessions) if session.finish != "stopped"]
+        for i in done:
+            self.engine.feed(self.sessions[i])
+        yield [self._piece(i, None) for i in done]
+
+    def _session(self, part: Part) -> Session:
+        session = Session(KVCache(self.engine.config, self.engine.device, self.engine.dtype), part.params)
+        given = [None] * (len(part.branch.tokens) - len(part.branch.records))
+        session.load({0: replace(part.branch, records=[*given, *part.branch.records])}, 0)
+        return session
+
+    def _refresh(self) -> None:
+        """Bring the runs (0 while they may go on) and the parameters up to date."""
+        for i, (session, part) in enumerate(zip(self.sessions, self.parts, strict=True)):
+            ticket, settings = self.slots.read(part.slot)
+            session.run = int(ticket != part.ticket)
+            if session.run == 0 and settings != self.settings[i]:
+                self.settings[i], session.params = settings, SamplingParams(**json.loads(settings))
+
+    def _piece(self, i: int, event: TokenEvent | None) -> Piece:
+        cache, start = self.sessions[i].cache, self.sent[i]
+        self.sent[i] = cache.length
+        columns = (cache.queries()[:, :, start:], cache.keys()[:, :, start:], cache.hidden()[start:])
+        return Piece(i, event, *map(_bytes, columns))
+
+
+def _slim(branch: Branch) -> Branch:
+    """A branch with no more records than the filters look at: those of its reply, without their candidates."""
+    made = [record and replace(record, candidates=(), stages=()) for record in branch.records[branch.reply_start :]]
+    return replace(branch, records=made, reads=())
 
 
 def _bytes(x: Tensor) -> np.ndarray:
-    """(..., D) of any type as (..., D * itemsize) bytes: numpy has no bfloat16."""
+    """(..., D) of any type as (..., D * itemsize) bytes."""
     return x.contiguous().cpu().view(torch.uint8).numpy()

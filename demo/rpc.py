@@ -1,71 +1,31 @@
-"""What the server functions of all panels share: reading what comes in, answering, greeting a page, changing
-history.
+"""What the server functions of all panels share: answering, greeting a page, changing history.
 
-A server function takes one dict and answers with one; what a caller did wrong is answered as {"error",
-"code", "field"?}, because an exception would reach the page as nothing at all. Everything that comes in is
-untrusted: anybody can call these by HTTP. Nothing here runs the model.
+A server function takes one dict and answers with one; what a caller did wrong is answered as {"error", "code",
+"field"}, because an exception would reach the page as nothing at all. What is invalid never ends the reply that is
+being written. Nothing here samples a token.
 """
 
 import asyncio
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import gradio as gr
 
+from demo.args import MAX_SEED, Args, Invalid, Reply, whole
 from demo.example import Example
 from demo.store import Busy, Entry, Gone, SessionStore
 from demo.stream import Source, snapshot
-from gpt.conversation import Cut
+from demo.wire import short
+from gpt.branch import Branch
+from gpt.chat import Message
+from gpt.conversation import Cut, fit
 from gpt.engine import Engine
-from gpt.sampling import LIMITS, SamplingParams
-from gpt.session import Branch
+from gpt.params import FILTERS, LIMITS, NEUTRAL, ORDER, PRESETS, SamplingParams
 
-__all__ = ["Args", "Invalid", "Reply", "Server", "answered", "seed_of", "text", "whole"]
+__all__ = ["Server", "answered", "fresh_seed"]
 
-Args = dict[str, Any]
-Reply = dict[str, Any]
-
-MAX_TEXT = 1_000_000  # characters of one message
-MAX_SEED = 2**53 - 1  # what JavaScript holds exactly
 EXCERPT = 40  # characters that stand for a branch
-
-
-class Invalid(ValueError):
-    """An argument is missing or out of range; `field` names it."""
-
-    def __init__(self, message: str, field: str = "") -> None:
-        super().__init__(message)
-        self.field = field
-
-
-# ---- reading and answering ---------------------------------------------------------------------------------
-
-
-def whole(args: Args, name: str, low: int, high: int, default: int | None = None) -> int:
-    """The whole number `args[name]` from low to high. Raises Invalid."""
-    value = args.get(name, default)
-    if isinstance(value, float) and value.is_integer():
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
-        raise Invalid(f"{name} must be a whole number from {low} to {high}, got {value!r}", name)
-    return value
-
-
-def text(args: Args, name: str) -> str:
-    """The text `args[name]`, neither empty nor endless. Raises Invalid."""
-    value = args.get(name)
-    if not isinstance(value, str) or not value.strip():
-        raise Invalid("The message is empty; write something first.", name)
-    if len(value) > MAX_TEXT:
-        raise Invalid(f"The message has {len(value):,} characters; at most {MAX_TEXT:,} can be taken.", name)
-    return value
-
-
-def seed_of(args: Args, default: int) -> int:
-    """The seed that was sent, or the default. Raises Invalid."""
-    return default if args.get("seed") is None else whole(args, "seed", 0, MAX_SEED)
 
 
 def answered(function: Callable[[Args], Reply]) -> Callable[[Args], Reply]:
@@ -75,16 +35,22 @@ def answered(function: Callable[[Args], Reply]) -> Callable[[Args], Reply]:
         try:
             return function(args if isinstance(args, dict) else {})
         except Gone as error:
-            return {"error": str(error), "code": "gone"}
+            return _refused(error, "gone")
         except Busy as error:
-            return {"error": str(error), "code": "busy"}
+            return _refused(error, "busy")
         except Invalid as error:
-            return {"error": str(error), "code": "invalid", "field": error.field}
+            return _refused(error, "invalid", error.field)
         except (ValueError, IndexError) as error:
-            return {"error": str(error), "code": "invalid"}
+            return _refused(error, "invalid")
+        except RuntimeError as error:  # out of memory, or no worker was to be had
+            return _refused(error, "failed")
 
     call.__name__, call.__doc__ = function.__name__, function.__doc__
     return call
+
+
+def _refused(error: Exception, code: str, field: str = "") -> Reply:
+    return {"error": str(error), "code": code, "field": field}
 
 
 # ---- the server --------------------------------------------------------------------------------------------
@@ -119,12 +85,12 @@ class Server:
         known = entry is not None
         entry = entry or self._fresh(owner)
         entry.quiet()
+        entry.keep_samples()
         entry.rest()
         return {
             "sid": entry.sid,
             "model": self._model(),
-            "defaults": SamplingParams().as_dict(),
-            "limits": {**{name: list(bounds) for name, bounds in LIMITS.items()}, "seed": [0, MAX_SEED]},
+            **_parameters(),
             "params": entry.session.params.as_dict(),
             "message": snapshot(self.source, entry),
             "example": entry.example,
@@ -137,7 +103,7 @@ class Server:
         """A session for a page that has none: with the recorded conversation, if there is one for this model."""
         entry = self.store.create(owner)
         if self.example.known:
-            entry.renew(self.example.fill(entry.session), None)
+            entry.renew(self.example.open(self.source, entry.session.params), None)
             entry.example = True
         return entry
 
@@ -146,39 +112,92 @@ class Server:
         entry = self.entry(args)
         return snapshot(self.source, entry, whole(args, "from", 0, len(entry.session.tokens), 0))
 
-    def change(self, args: Args, how: Callable[[Entry], Cut | None]) -> Reply:
+    def change(
+        self, args: Args, how: Callable[[Entry], Cut | None], check: Callable[[Entry], object] = lambda entry: None
+    ) -> Reply:
         """Change history by `how`, after what is streaming has ended.
 
-        The answer holds the tokens that are new, and the run id under which the page may start the reply.
+        What is invalid must stop nothing, so `check` refuses it before the reply is interrupted. The answer holds the
+        tokens that are new, and the run id under which the page may start the reply.
         """
         entry = self.entry(args)
+        check(entry)
         run = entry.interrupt()
         entry.quiet()
         with entry.session.lock:
-            before = entry.session.current.before(len(entry.session.tokens))
+            before = entry.session.current.before(entry.shown)
+            entry.samples = None
             cut = how(entry)
             entry.epoch += 1
             entry.example = False
-        kept = _unchanged(before, entry.session.current)
-        message = snapshot(self.source, entry, kept, streaming=entry.session.finish is None)
+        kept = min(_unchanged(before, entry.session.current), entry.shown)
+        follows = entry.session.finish is None or entry.samples is not None
+        message = snapshot(self.source, entry, kept, streaming=follows)
         reply = {"run": run, "message": message, **self.branches(entry)}
         return {**reply, "notice": _notice(cut), "cut": [cut.messages, cut.tokens]} if cut else reply
+
+    def ask(self, entry: Entry, content: str, system: str | None, seed: int | None) -> Cut | None:
+        """Add a person's message to the conversation, or begin one with it; `system` replaces the system prompt."""
+        if entry.example:  # what was recorded is not this person's conversation
+            entry.renew(self.source.session(params=entry.session.params, seed=fresh_seed()), None)
+        messages = self.asked(entry, content, system)
+        return self.engine.extend(entry.session, messages, entry.session.seed if seed is None else seed)
+
+    def asked(self, entry: Entry, content: str, system: str | None) -> list[Message]:
+        """The conversation as `ask` makes it."""
+        messages = [] if entry.example else self.engine.messages(entry.session)
+        if prompt := system or (entry.system if not messages else None):
+            messages = _with_system(messages, prompt)
+        return [*messages, {"role": "user", "content": content}]
+
+    def check_fits(self, messages: list[Message]) -> None:
+        """Raise ValueError for a conversation that the template refuses, or the context cannot hold."""
+        room = self.engine.config.block_size * 3 // 4  # at least so much is left for a prompt
+        fit(messages, self.engine.chat, self.engine.tokenizer, room)
+
+    def read(self, args: Args) -> Entry:
+        """The session with every token read by the model; while a reply is written, what was read so far.
+
+        Tokens are pending after a switch of branches, and in the conversation that a page opens with.
+        """
+        entry = self.entry(args)
+        with entry.reading:
+            session = entry.session
+            pending = session.finish is not None and session.cache.length < len(session.tokens)
+            if pending and entry.begin(session.run):  # else a reply is about to read them
+                try:
+                    self.source.feed(session)
+                finally:
+                    entry.end()
+        return entry
 
     def branches(self, entry: Entry) -> Reply:
         """Every branch, which one is shown, and its seed."""
         session = entry.session
-        lines = [
-            {"id": number, "parent": branch.parent, "fork": branch.forked_at, "n": len(branch.tokens),
-             "text": self._excerpt(branch)}
-            for number, branch in enumerate(session.branches)
-        ]  # fmt: skip
+        lines = [{"id": number, **self._line(branch)} for number, branch in list(session.branches.items())]
         return {"branches": lines, "branch": session.branch, "seed": session.seed}
+
+    def _line(self, branch: Branch) -> Reply:
+        reply = [record.logprob for record in branch.records[branch.reply_start :] if record is not None]
+        return {
+            "parent": branch.parent,
+            "fork": branch.forked_at,
+            "n": len(branch.tokens),
+            "text": self._excerpt(branch),
+            "name": branch.name,
+            "seed": branch.seed,
+            "finish": branch.finish,
+            "reply": [branch.reply_start, len(branch.tokens)],
+            "lp": short(sum(reply) / len(reply)) if reply else None,
+        }
 
     def _excerpt(self, branch: Branch) -> str:
         """How a branch begins: where it left its parent, or with the first message."""
-        written = [span.start for span in branch.spans if span.role not in ("system", "template")]
-        start = branch.forked_at or min(written, default=0)
-        return self.engine.tokenizer.decode(branch.tokens[start:][:EXCERPT])[:EXCERPT]
+        start, end = branch.forked_at, None
+        if not start:
+            written = (span for span in branch.spans if span.role not in ("system", "template"))
+            start, end = min(((span.start, span.end) for span in written), default=(0, None))
+        return self.engine.tokenizer.decode(branch.tokens[start:end][:EXCERPT])[:EXCERPT]
 
     def _model(self) -> Reply:
         config = self.engine.config
@@ -188,13 +207,30 @@ class Server:
             "dtype": str(self.engine.dtype).removeprefix("torch."),
             "memory_bytes": self.engine.model.nbytes(),
             "chat": self.engine.chat is not None,
-            **{name: getattr(config, name) for name in ("n_layer", "n_head", "n_kv_head", "block_size")},
+            **{name: getattr(config, name) for name in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},
         }
+
+
+def _parameters() -> Reply:
+    """What can be set, within which limits, and the filters it belongs to."""
+    return {
+        "defaults": SamplingParams().as_dict(),
+        "limits": {**{name: list(bounds) for name, bounds in LIMITS.items()}, "seed": [0, MAX_SEED]},
+        "presets": PRESETS,
+        "neutral": {name: list(value) if isinstance(value, tuple) else value for name, value in NEUTRAL.items()},
+        "filters": {name: list(parameters) for name, parameters in FILTERS.items()},
+        "order": list(ORDER),
+    }
 
 
 def fresh_seed() -> int:
     """A seed for a conversation that did not ask for one, short enough to be written down."""
     return secrets.randbelow(1_000_000)
+
+
+def _with_system(messages: list[Message], content: str) -> list[Message]:
+    rest = messages[1:] if messages and messages[0]["role"] == "system" else messages
+    return [{"role": "system", "content": content}, *rest]
 
 
 def _unchanged(before: Branch, after: Branch) -> int:

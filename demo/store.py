@@ -11,14 +11,15 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 from torch import Tensor
 
 from gpt.interp import HeadMetrics
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 from gpt.session import Session
 
-__all__ = ["Busy", "Entry", "Gone", "SessionStore"]
+__all__ = ["PATIENCE", "Busy", "Entry", "Gone", "Samples", "SessionStore"]
 
 CAPACITY = 2 << 30  # bytes of all sessions together
 FLOOR = 64 << 10  # bytes that a session counts for at least, so that empty ones are bounded too
@@ -31,6 +32,23 @@ class Gone(LookupError):
 
 class Busy(RuntimeError):
     """A reply that was interrupted has not ended yet."""
+
+
+@dataclass(eq=False)
+class Samples:
+    """Several replies to one prompt: a seed each, and at most one parameter, the ladder, that differs between them.
+
+    `sessions` is empty until the prompt was read.
+    """
+
+    seeds: tuple[int, ...]
+    ladder: str = ""
+    values: tuple[Any, ...] = ()
+    sessions: list[Session] = field(default_factory=list)
+
+    def params(self, k: int, common: SamplingParams) -> SamplingParams:
+        """What reply k is written with when `common` is in force."""
+        return common.replace(**{self.ladder: self.values[k]}) if self.ladder else common
 
 
 @dataclass(eq=False)
@@ -47,28 +65,68 @@ class Entry:
     system: str | None = None  # system prompt of a conversation that has not begun
     epoch: int = 0  # grows whenever history is cut or switched
     selected: tuple[int, int] = (0, 0)  # layer and head that the page looks at
-    settings: dict[SamplingParams, int] = field(
-        default_factory=dict
-    )  # every setting used so far, in order of appearance
+    settings: dict[SamplingParams, int] = field(default_factory=dict)  # every one used so far, as they appeared
+    samples: Samples | None = None  # replies beside each other, which the page shows in place of the last one
+    logits: tuple[tuple[int, int], Tensor] | None = None  # of the position asked for last: (epoch, position), (V,)
     changed: Callable[[Session], None] | None = None  # told when the run or the parameters change
     reading: threading.Lock = field(default_factory=threading.Lock)  # held while pending tokens are read
+    patching: threading.Lock = field(default_factory=threading.Lock)  # held while parameters are changed
     gate: threading.Condition = field(default_factory=threading.Condition)
     _metrics: HeadMetrics = field(default_factory=HeadMetrics)
     _metrics_lock: threading.Lock = field(default_factory=threading.Lock)
+
+    @property
+    def shown(self) -> int:
+        """How many of the session's tokens the page shows: all, or the prompt of the replies beside each other."""
+        return self.session.reply_start if self.samples else len(self.session.tokens)
+
+    @property
+    def longest(self) -> int:
+        """Positions in use: of the session, or of the longest of several replies."""
+        return max((len(session.tokens) for session in self._written()), default=0)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held by the session and by the replies beside each other."""
+        return sum(session.nbytes for session in self._written())
 
     def interrupt(self, run: int | None = None) -> int:
         """End what is streaming (run `run`, or any) at its next token; returns the run id that is in force then."""
         with self.gate:
             if run in (None, self.session.run):
-                self.session.run += 1
+                for session in self._written():
+                    session.interrupt()
                 self._tell()
             return self.session.run
 
     def set_params(self, params: SamplingParams) -> None:
-        """Put new parameters in force for the next token."""
+        """Put new parameters in force for the next token, of every reply that is written."""
         with self.gate:
             self.session.params = params
+            for k, session in enumerate(self.samples.sessions if self.samples else ()):
+                session.params = self.samples.params(k, params)
             self._tell()
+
+    def start_samples(self, run: int) -> list[Session]:
+        """The sessions of the replies beside each other, made once the prompt was read; none if `run` is over."""
+        with self.gate:
+            samples = self.samples
+            if self.session.run != run or samples is None or samples.sessions:
+                return []
+            samples.sessions = self.session.spread(samples.seeds)
+            for k, session in enumerate(samples.sessions):
+                session.params = samples.params(k, self.session.params)
+            return samples.sessions
+
+    def keep_samples(self) -> None:
+        """Make branches of the replies beside each other, for a page that has lost sight of them."""
+        with self.session.lock:
+            sessions = self.samples.sessions if self.samples else []
+            begun = [k for k, session in enumerate(sessions) if len(session.tokens) > self.session.reply_start]
+            if begun:
+                self.session.gather(sessions, begun[0])
+                self.epoch += 1
+            self.samples = None
 
     def begin(self, run: int) -> bool:
         """Claim the session for a stream; False when `run` was interrupted before it began, or has one already."""
@@ -101,20 +159,28 @@ class Entry:
         with self.gate:
             session.run = self.session.run
             self.session, self.settings, self.system, self.example = session, {}, system, False
+            self.samples = self.logits = None
             self.epoch += 1
 
     def setting(self, params: SamplingParams) -> int:
         """The index of these parameters in the table of settings, which grows when they are new."""
-        return self.settings.setdefault(params, len(self.settings))
+        known = self.settings.get(params)
+        if known is not None:
+            return known
+        with self.gate:
+            return self.settings.setdefault(params, len(self.settings))
 
     def head_metrics(self) -> dict[str, Tensor]:
         """Every metric of every head, (L, H) each, up to the row that was computed last."""
         with self._metrics_lock:
             return self._metrics.update(self.session)
 
+    def _written(self) -> list[Session]:
+        return [self.session, *(self.samples.sessions if self.samples else ())]
+
     def _tell(self) -> None:
-        if self.changed is not None:
-            self.changed(self.session)
+        for session in self._written() if self.changed is not None else ():
+            self.changed(session)
 
 
 class SessionStore:
@@ -177,7 +243,7 @@ class SessionStore:
     def trim(self) -> None:
         """Drop the least recently used sessions until the rest fits, but none that streams, and not the last one."""
         with self._lock:
-            held = {entry.sid: max(entry.session.nbytes, FLOOR) for entry in self._entries.values()}
+            held = {entry.sid: max(entry.nbytes, FLOOR) for entry in self._entries.values()}
             total = sum(held.values())
             for entry in sorted(self._entries.values(), key=lambda entry: entry.used)[:-1]:
                 if total <= self.capacity:

@@ -16,12 +16,28 @@ __all__ = ["FAVICON", "page_head", "widget"]
 ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FAVICON = ASSETS / "favicon.svg"
 SCRIPTS = (  # each may use those before it while it loads
-    *("quiet", "store", "settings", "prefs", "dom", "pace", "wire", "address", "actions", "popover", "keys", "bar"),
-    *("frame", "ink", "composer", "branches", "welcome", "editor", "transcript", "chat", "replay", "timeline"),
+    *("quiet", "store", "parameters", "settings", "prefs", "dom", "pace", "wire", "address", "actions"),
+    *("layer", "popover"),
+    *("token-span", "stats", "tree", "files", "share", "system-line", "keys", "bar"),
+    *("frame", "ink", "samples", "samples-view", "composer", "branches", "branch-panel", "compare", "welcome"),
+    *("editor", "transcript", "chat", "replay", "timeline-plot", "timeline"),
     *("patterns", "picture", "heatmap", "overlay", "gestures", "readout", "grid", "attention-nodes", "attention"),
-    *("slider", "draw", "distribution", "sampling"),
+    *("scale", "field", "slider", "pieces", "strings", "bias", "grammar", "order", "seed", "presets", "group"),
+    *("draw", "distribution", "waterfall", "pick", "reshape", "sight", "switches", "choice", "sampling"),
 )
-STYLES = ("theme", "frame", "chat", "timeline", "attention", "sampling")
+STYLES = (
+    "theme",
+    "frame",
+    "chat",
+    "branches",
+    "samples",
+    "timeline",
+    "attention",
+    "sampling",
+    "controls",
+    "choice",
+    "waterfall",
+)
 
 
 def widget(name: str, functions: Sequence[Callable] = (), event: str = "") -> gr.HTML:

@@ -4,15 +4,19 @@ import json
 import socket
 from itertools import pairwise
 
+import gradio as gr
 import httpx
 import numpy as np
 import pytest
+import torch
+from gradio.utils import get_function_description
 from gradio_client import Client
 from gradio_client.exceptions import AppError
 
+from demo.api import add_endpoints
 from demo.layout import build_demo, launch
 from gpt.interp import attention_pattern
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +39,9 @@ def reply_of(engine, message, params, seed=0):
     return "".join(event.text for event in engine.stream(session))
 
 
-def test_the_three_endpoints_and_no_other_are_public(client):
+def test_the_four_endpoints_and_no_other_are_public(client):
     schema = client.view_api(return_format="dict", print_info=False)
-    assert set(schema["named_endpoints"]) == {"/chat", "/tokens", "/attention"}
+    assert set(schema["named_endpoints"]) == {"/chat", "/tokens", "/attention", "/distribution"}
     assert schema["unnamed_endpoints"] == {}
 
 
@@ -45,9 +49,20 @@ def test_every_argument_has_a_name_a_type_and_an_explanation(client):
     endpoints = client.view_api(return_format="dict", print_info=False)["named_endpoints"]
     names = {p["parameter_name"]: p["python_type"]["type"] for p in endpoints["/chat"]["parameters"]}
     assert names["temperature"] == "float"
-    assert list(names) == ["message", "system", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
-                           "max_new_tokens", "seed"]  # fmt: skip
+    assert list(names)[:9] == ["message", "system", "temperature", "top_k", "top_p", "min_p", "repetition_penalty",
+                               "max_new_tokens", "seed"]  # fmt: skip
+    assert set(names) == {"message", "system", "seed", *SamplingParams().as_dict()}
     assert "streams the reply's text so far" in json.dumps(endpoints["/chat"])
+    assert all(p["parameter_has_default"] or p["parameter_name"] == "message" for p in endpoints["/chat"]["parameters"])
+
+
+def test_every_argument_is_explained_in_the_docstring_that_callers_are_shown(engine):
+    with gr.Blocks() as blocks:
+        add_endpoints(engine, engine)
+    for made in blocks.fns.values():
+        description, explained, _ = get_function_description(made.fn)
+        assert description
+        assert all(explained.values()), explained
 
 
 def test_chat_streams_growing_text_and_ends_with_the_whole_reply(client, engine):
@@ -56,6 +71,36 @@ def test_chat_streams_growing_text_and_ends_with_the_whole_reply(client, engine)
     assert len(states) > 1
     assert all(after.startswith(before) for before, after in pairwise(states))
     assert states[-1] == reply_of(engine, "hello", params, seed=3)
+
+
+def test_chat_takes_every_sampling_parameter(client, engine):
+    settings = {"stop": ["z"], "banned": ["b"], "logit_bias": [[[70], 5]], "grammar": ["regex", "[a-z]*"],
+                "order": ["top_k"], "xtc_probability": 0.5, "dry_multiplier": 0.8, "mirostat_tau": 3.0}  # fmt: skip
+    reply = client.predict("hello", max_new_tokens=30, seed=2, **settings, api_name="/chat")
+    assert reply == reply_of(engine, "hello", SamplingParams(max_new_tokens=30, **settings), seed=2)
+    assert set(reply) <= set("acdefghijklmnopqrstuvwxyz")
+
+
+def test_the_distribution_of_the_next_token_is_the_models_and_what_the_filters_make_of_it(client, engine):
+    reply = client.predict(text="hello", n=5, temperature=0.5, top_k=3, seed=4, api_name="/distribution")
+    logits = engine.model(torch.tensor([engine.tokenizer.encode("hello")]), torch.arange(5))[0, -1]
+    raw, final = logits.softmax(0), (logits / 0.5).softmax(0)
+    top = raw.topk(5)
+    told = reply["candidates"][:5]
+    assert [c["token"] for c in told] == top.indices.tolist()
+    assert [c["raw"] for c in told] == pytest.approx(top.values.tolist(), abs=1e-4)
+    kept = final[top.indices[:3]] / final[top.indices[:3]].sum()
+    assert [c["final"] for c in told] == pytest.approx([*kept.tolist(), 0, 0], abs=1e-4)
+    assert [c["removed_by"] for c in told] == [None] * 3 + ["top_k"] * 2
+    assert [(s["filter"], s["tokens"]) for s in reply["stages"]] == [("temperature", 258), ("top_k", 3)]
+    assert reply["drawn"] in top.indices[:3].tolist()
+
+
+def test_the_distribution_after_a_conversation_is_that_of_the_replys_first_token(client, engine):
+    messages = [{"role": "user", "content": "hello"}]
+    reply = client.predict(messages=messages, seed=3, temperature=1.0, api_name="/distribution")
+    session = engine.session(messages, SamplingParams(temperature=1.0), 3)
+    assert reply["drawn"] == next(engine.stream(session)).token
 
 
 def test_chat_obeys_the_system_prompt_and_the_seed(client):
@@ -111,9 +156,15 @@ def test_attention_of_a_conversation_is_read_through_the_chat_template(client):
     ("/attention", {"layer": 3, "head": 0, "text": "x"}, "layer must be a whole number from 0 to 2"),
     ("/attention", {"layer": 0, "head": 4, "text": "x"}, "head must be a whole number from 0 to 3"),
     ("/attention", {"layer": 0, "head": 0}, "empty"),
-    ("/attention", {"layer": 0, "head": 0, "text": "x" * 513}, "at most 512"),
+    ("/attention", {"layer": 0, "head": 0, "text": "x" * 513}, "context of 512"),
     ("/attention", {"layer": 0, "head": 0, "messages": [{"role": "robot", "content": "x"}]}, "roles"),
     ("/attention", {"layer": 0, "head": 0, "messages": "hello"}, "messages must be a list"),
+    ("/chat", {"message": "x", "grammar": ["regex", "("]}, "grammar"),
+    ("/chat", {"message": "x", "stop": "x"}, "stop must be a list"),
+    ("/distribution", {"text": ""}, "empty"),
+    ("/distribution", {"text": "x" * 513}, "context of 512"),
+    ("/distribution", {"text": "x", "n": 0}, "n must be a whole number"),
+    ("/distribution", {"text": "x", "logit_bias": [[[258], 1]]}, "logit_bias"),
 ])  # fmt: skip
 def test_bad_input_is_answered_with_a_sentence(client, endpoint, args, says):
     with pytest.raises(AppError, match=says):

@@ -1,11 +1,14 @@
 """The conversation that the page opens with is the model's own, and stands aside for a person's first message."""
 
+from itertools import islice
+
 import pytest
 import torch
 
 from demo.example import Example, record
 from gpt import load
 from gpt.interp import attention_pattern
+from gpt.params import SamplingParams
 
 
 def test_another_model_has_no_recorded_conversation(engine):
@@ -17,8 +20,9 @@ def test_what_was_recorded_comes_back_as_it_was(engine, tmp_path, monkeypatch):
     path = tmp_path / "example.json"
     text = record(engine, path)
     example = Example(engine, path)
-    session = example.fill(engine.session())
+    session = example.open(engine, SamplingParams(top_k=3))
     assert example.known
+    assert session.params == SamplingParams(top_k=3)
     assert engine.tokenizer.decode(session.tokens) == text
     assert session.cache.length == 0
     assert [m["role"] for m in engine.messages(session)] == ["user", "assistant"] * 2
@@ -29,17 +33,19 @@ def test_what_was_recorded_comes_back_as_it_was(engine, tmp_path, monkeypatch):
 def test_a_recorded_conversation_can_be_forked_and_goes_on(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("demo.example.MESSAGES", ("hi", "why"))
     record(engine, tmp_path / "example.json")
-    session = Example(engine, tmp_path / "example.json").fill(engine.session())
+    session = Example(engine, tmp_path / "example.json").open(engine, SamplingParams())
     event = session.records[-2]
-    session.fork(event.position, event.candidates[5].token)
-    assert next(engine.stream(session)).position == event.position + 1
+    session.fork(event.position, [event.candidates[5].token])
+    first, second = islice(engine.stream(session), 2)
+    assert (first.token, first.u) == (event.candidates[5].token, None)
+    assert second.position == event.position + 1
 
 
 @pytest.mark.slow
 def test_every_recorded_number_is_the_default_models():
     engine = load(device="cpu", dtype="float32")
     example = Example(engine)
-    session = example.fill(engine.session())
+    session = example.open(engine, SamplingParams())
     with torch.inference_mode():
         logits = engine.model(torch.tensor([session.tokens]), torch.arange(len(session.tokens)))[0]
     logprobs = logits.log_softmax(-1)
@@ -58,7 +64,7 @@ def test_every_recorded_number_is_the_default_models():
 def test_the_head_it_opens_with_finds_the_foxes():
     engine = load(device="cpu", dtype="float32")
     example = Example(engine)
-    session, chosen = example.fill(engine.session()), example.selection
+    session, chosen = example.open(engine, SamplingParams()), example.selection
     engine.feed(session)
     row = attention_pattern(session, chosen["layer"], chosen["head"], [chosen["position"]])[0, 0]
     fox = session.tokens[chosen["position"]]

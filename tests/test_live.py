@@ -10,11 +10,12 @@ import time
 import pytest
 import torch
 
-from demo.live import NUMBERS, Remote, Slots, gpu_decorator
+from demo.live import MAX_SETTINGS, Remote, Slots, gpu_decorator
 from demo.store import SessionStore
 from demo.stream import run
 from gpt.interp import attention_pattern
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
+from tests.page import Page
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU forks, and so do these tests, on Linux only")
 WARM = SamplingParams(temperature=1.0, max_new_tokens=20)
@@ -114,6 +115,39 @@ def test_a_temperature_set_here_acts_on_a_token_of_the_running_worker(engine):
     assert all(r.rank == 1 for r in entry.session.records if r and r.params.temperature == 0)
 
 
+def test_every_kind_of_parameter_set_here_acts_in_the_running_worker(engine):
+    slow = Remote(engine, forked(delay=0.1))
+    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=24)), changed=slow.publish)
+    entry = store.create("tab")
+    changed = entry.session.params.replace(
+        logit_bias=[[[70], 50]], banned=["b"], grammar=("regex", "[a-z]+"), order=["top_k", "temperature"], stop=["!!"]
+    )
+    for n, _ in enumerate(slow.stream(entry.session)):
+        if n == 4:
+            entry.set_params(changed)
+    made = [r for r in entry.session.records if r]
+    assert [r.params for r in made].index(changed) <= 4 + 4
+    assert made[-1].params == changed
+    assert all(engine.tokenizer.piece(r.token) in "acdefghijklmnopqrstuvwxyz" for r in made if r.params == changed)
+
+
+def test_what_filters_look_at_in_the_past_crosses_to_the_worker(engine, remote):
+    params = WARM.replace(
+        mirostat_tau=4.0, grammar=("regex", "[a-z ]{4,60}"), frequency_penalty=0.5, dry_multiplier=1.0
+    )
+    sessions = []
+    for source in (engine, remote):
+        session = asked(engine, source, params.replace(max_new_tokens=6))
+        list(source.stream(session))
+        session.resume()
+        session.params = params
+        list(source.stream(session))
+        sessions.append(session)
+    here, there = sessions
+    assert there.tokens == here.tokens
+    assert [r and r.mu for r in there.records] == pytest.approx([r and r.mu for r in here.records], abs=1e-3)
+
+
 def test_stop_ends_the_worker(engine, slow):
     store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=400)), changed=slow.publish)
     entry = store.create("tab")
@@ -143,11 +177,81 @@ def test_a_fork_goes_on_in_a_worker_as_it_does_here(engine, remote):
         session = asked(engine, source)
         list(source.stream(session))
         position = session.reply_start + 2
-        session.fork(position, session.records[position].candidates[3].token)
-        session.finish = None
+        session.fork(position, [session.records[position].candidates[3].token])
         list(source.stream(session))
         results.append(session.tokens)
     assert results[0] == results[1]
+
+
+def test_tokens_chosen_by_hand_cross_and_are_used_up(engine, remote):
+    session = asked(engine, remote)
+    list(remote.stream(session))
+    position = session.reply_start + 2
+    session.fork(position, [70, 71])
+    list(remote.stream(session))
+    assert session.tokens[position : position + 2] == [70, 71]
+    assert [r.u is None for r in session.records[position : position + 3]] == [True, True, False]
+    assert session.current.forced == ()
+
+
+def test_a_choice_can_be_looked_at_though_the_output_matrix_is_in_the_worker(engine, remote):
+    session = asked(engine, remote)
+    list(remote.stream(session))
+    position = session.reply_start + 4
+    logits = remote.logits(session, position)
+    here = asked(engine, engine)
+    list(engine.stream(here))
+    torch.testing.assert_close(logits, engine.logits(here, position), rtol=0, atol=1e-4)
+    assert engine.distribution(session, position, logits=logits).drawn == session.tokens[position]
+    with pytest.raises(ValueError, match="not known yet"):
+        remote.logits(session, len(session.tokens) + 1)
+
+
+def test_several_replies_are_written_in_one_worker(engine, remote):
+    here, there = asked(engine, engine), asked(engine, remote)
+    remote.feed(there)
+    samples = there.spread([4, 5, 6])
+    batches = list(remote.stream_all(samples))
+    assert max(len(batch) for batch in batches) == 3
+    for seed, sample in zip((4, 5, 6), samples, strict=True):
+        here.seed = seed
+        here.redo()
+        list(engine.stream(here))
+        assert sample.tokens == here.tokens
+        assert sample.cache.length == len(sample.tokens)
+    engine.feed(here)
+    torch.testing.assert_close(attention_pattern(samples[2], 1), attention_pattern(here, 1), rtol=0, atol=1e-5)
+
+
+def test_one_of_several_replies_can_end_before_the_others(engine, slow):
+    session = asked(engine, slow, WARM.replace(max_new_tokens=30))
+    samples = session.spread([1, 2])
+    samples[0].params = WARM.replace(max_new_tokens=5)
+    for n, _ in enumerate(slow.stream_all(samples)):
+        if n == 10:
+            samples[1].interrupt()
+            slow.publish(samples[1])
+    assert [sample.finish for sample in samples] == ["length", "stopped"]
+    assert len(samples[0].tokens) == session.reply_start + 5
+    assert len(samples[1].tokens) < session.reply_start + 30
+    wait_until(lambda: not multiprocessing.active_children())
+
+
+def test_the_whole_panel_works_through_a_worker(engine, remote):
+    page, there = Page(engine), Page(engine, remote)
+    for each in (page, there):
+        each.act("send", text="hello", seed=3)
+        each.act("fork", position=each.session.reply_start + 2, text="fox")
+        each.act("samples", n=2, ladder={"name": "temperature", "values": [0.5, 1.0]})
+        each.call("pick_sample", k=1)
+    assert there.session.tokens == page.session.tokens
+    assert [b.tokens for b in there.session.branches.values()] == [b.tokens for b in page.session.branches.values()]
+    position = page.session.reply_start + 4
+    a, b = (each.call("shape", position=position, params={"top_k": 9}) for each in (page, there))
+    assert [c[0] for c in a["cand"]] == [c[0] for c in b["cand"]]
+    opened = Page(engine, remote)
+    opened.call("open", record=there.call("save")["record"])
+    assert [t["id"] for t in opened.tokens] == page.session.tokens
 
 
 def test_feeding_in_a_worker_gives_every_token_its_row(engine, remote):
@@ -181,22 +285,33 @@ def test_closing_the_stream_gives_its_slot_back(engine, slow):
 def test_slots_are_read_whole_however_fast_they_are_written():
     slots = Slots(2)
     slot = slots.take()
+    slots.write(slot, 0, SamplingParams(top_k=0))
     stop = threading.Event()
 
     def write():
         for ticket in itertools.count(1):
-            slots.write(slot, ticket, SamplingParams(temperature=ticket % 5, top_k=ticket))
+            slots.write(slot, ticket, SamplingParams(top_k=ticket, stop=("x" * (ticket % 7 + 1),) * (ticket % 50)))
             if stop.is_set():
                 return
 
     thread = threading.Thread(target=write)
     thread.start()
     for _ in range(3000):
-        ticket, values = slots.read(slot)
-        assert values["top_k"] == ticket
-        assert values["temperature"] == ticket % 5 or ticket == 0
+        ticket, settings = slots.read(slot)
+        params = SamplingParams(**json.loads(settings))
+        assert params == SamplingParams(top_k=ticket, stop=("x" * (ticket % 7 + 1),) * (ticket % 50))
     stop.set()
     thread.join()
+
+
+def test_settings_that_do_not_fit_a_slot_are_refused_in_words_and_leave_it_as_it_was():
+    slots = Slots(1)
+    slot = slots.take()
+    slots.write(slot, 3, SamplingParams(top_k=5))
+    with pytest.raises(ValueError, match="shorten them"):
+        slots.write(slot, 4, SamplingParams(grammar=("regex", "a" * MAX_SETTINGS)))
+    ticket, settings = slots.read(slot)
+    assert (ticket, json.loads(settings)["top_k"]) == (3, 5)
 
 
 def test_slots_run_out_with_a_sentence_and_come_back():
@@ -207,10 +322,6 @@ def test_slots_run_out_with_a_sentence_and_come_back():
     slots.give_back(slot)
     assert slots.take() == slot
     assert slots.read(slot)[0] == 0
-
-
-def test_every_parameter_that_can_change_while_text_streams_crosses():
-    assert set(NUMBERS) | {"stop"} == set(SamplingParams().as_dict())
 
 
 def test_there_is_no_worker_away_from_zerogpu():

@@ -2,71 +2,16 @@
 
 import base64
 import json
-import math
 import threading
 
 import numpy as np
 import pytest
 
-from demo.example import Example
-from demo.panels.attention import MAX_BYTES, Attention
-from demo.panels.chat import Chat
-from demo.panels.sampling import Sampling
-from demo.rpc import Server
-from demo.store import SessionStore
+from demo.panels.attention import MAX_BYTES
 from demo.stream import run
 from gpt.interp import METRICS, attention_pattern
-from gpt.sampling import SamplingParams
-
-WARM = SamplingParams(temperature=1.0, max_new_tokens=12)
-
-
-class Page:
-    """A page without a browser: calls functions by name, keeps the tokens as the page's store does."""
-
-    def __init__(self, engine, grace=60.0):
-        self.engine = engine
-        self.store = SessionStore(lambda: engine.session(params=WARM), grace=grace)
-        self.server = Server(engine, engine, self.store, Example(engine))
-        parts = (self.server, Chat(self.server), Attention(self.server), Sampling(self.server))
-        self.functions = {f.__name__: f for part in parts for f in part.functions()}
-        self.tokens = []
-        greeting = self.server.hello({"owner": "tab"})
-        self.sid = greeting["sid"]
-        self.take(greeting["message"])
-
-    @property
-    def entry(self):
-        return self.store.get(self.sid)
-
-    @property
-    def session(self):
-        return self.entry.session
-
-    def take(self, message):
-        if message["from"] > len(self.tokens):  # some were missed: a page pulls them
-            message = self.functions["tokens"]({"sid": self.sid, "from": len(self.tokens)})
-        del self.tokens[message["from"] :]
-        self.tokens += message["toks"]
-        assert [t["i"] for t in self.tokens] == list(range(message["n"]))
-
-    def call(self, name, **args):
-        reply = self.functions[name]({"sid": self.sid, **args})
-        json.dumps(reply, allow_nan=False)
-        if "message" in reply:
-            self.take(reply["message"])
-        return reply
-
-    def act(self, name, limit=None, **args):
-        """Call, then stream as the page would; returns the answer."""
-        reply = self.call(name, **args)
-        assert "error" not in reply, reply
-        for text in run(self.engine, self.entry, reply["run"], limit):
-            self.take(json.loads(text))
-        return reply
-
-    def text(self):
-        return [m["content"] for m in self.engine.messages(self.session)]
+from gpt.params import SamplingParams
+from tests.page import WARM, Page
 
 
 @pytest.fixture
@@ -86,6 +31,10 @@ def test_a_greeting_holds_all_that_a_page_needs(page, engine):
     assert greeting["model"]["memory_bytes"] == engine.model.nbytes()
     assert greeting["params"] == WARM.as_dict()
     assert greeting["limits"]["temperature"] == [0.0, 5.0]
+    assert SamplingParams().replace(**greeting["neutral"]).active() == ()
+    assert all(SamplingParams().replace(**preset) for preset in greeting["presets"].values())
+    assert [*greeting["filters"]] == greeting["order"] == list(SamplingParams().order)
+    assert set(greeting["params"]) >= {name for names in greeting["filters"].values() for name in names}
     assert greeting["message"]["toks"] == []
     assert (greeting["branch"], len(greeting["branches"])) == (0, 1)
 
@@ -102,6 +51,25 @@ def test_a_reloaded_page_gets_everything_back(page):
 
 def test_a_sid_without_the_mark_of_a_reload_is_not_taken_over(page):
     assert page.server.hello({"owner": "copy", "sid": page.sid})["sid"] != page.sid
+
+
+def test_a_reloaded_page_is_told_of_its_branches(page):
+    page.act("send", text="hello")
+    page.act("regenerate", seed=9)
+    greeting = page.server.hello({"owner": "tab again", "sid": page.sid, "adopt": True})
+    assert [(b["id"], b["parent"], b["seed"]) for b in greeting["branches"]] == [(0, None, 0), (1, 0, 9)]
+    assert (greeting["branch"], greeting["seed"]) == (1, 9)
+
+
+def test_every_refusal_has_a_code_and_a_field(page, monkeypatch):
+    monkeypatch.setattr(page.engine, "logits", lambda *_: (_ for _ in ()).throw(RuntimeError("out of memory")))
+    page.act("send", text="hello")
+    refusals = [
+        page.call("shape", position=3), page.call("send", text=""), page.call("resume"),
+        page.functions["stop"]({"sid": "gone"}), page.call("edit", message=0, text="x", seed=-1),
+    ]  # fmt: skip
+    assert [r["code"] for r in refusals[:2]] == ["failed", "invalid"]
+    assert all({"error", "code", "field"} == set(r) for r in refusals if "error" in r)
 
 
 def test_a_reload_in_mid_reply_ends_it_and_it_can_be_resumed(page):
@@ -208,55 +176,6 @@ def test_a_reply_cannot_be_edited(page):
     assert page.call("edit", message=9, text="x")["code"] == "invalid"
 
 
-def test_a_fork_puts_the_chosen_token_there_and_goes_on(page):
-    page.act("send", text="hello")
-    position = page.session.reply_start + 3
-    before = page.session.tokens[:position]
-    other = next(c[0] for c in page.tokens[position]["cand"] if c[0] not in (page.session.tokens[position], 1))
-    reply = page.act("fork", position=position, token=other)
-    assert page.session.tokens[: position + 1] == [*before, other]
-    assert page.tokens[position]["u"] is None
-    assert reply["message"]["from"] <= position
-    assert reply["branches"][1] | {"text": ""} == {
-        "id": 1,
-        "parent": 0,
-        "fork": position,
-        "n": position + 1,
-        "text": "",
-    }
-    assert len(page.session.tokens) > position + 1
-
-
-def test_choosing_the_end_token_ends_the_reply(page):
-    page.act("send", text="hello")
-    position = page.session.reply_start
-    record = page.session.records[position]
-    page.session.records[position] = _with_candidate(record, 1)
-    page.act("fork", position=position, token=1)
-    assert page.session.finish == "end"
-    assert page.session.tokens[-1] == 1
-
-
-def test_a_fork_of_a_given_token_or_with_a_foreign_one_is_refused_in_words(page):
-    page.act("send", text="hello")
-    assert "not sampled" in page.call("fork", position=0, token=5)["error"]
-    position = page.session.reply_start
-    known = {c[0] for c in page.tokens[position]["cand"]}
-    foreign = next(t for t in range(2, 258) if t not in known)
-    assert "candidates" in page.call("fork", position=position, token=foreign)["error"]
-
-
-def test_switching_branches_brings_the_other_one_back_whole(page):
-    page.act("send", text="hello")
-    first = list(page.session.tokens)
-    page.act("regenerate", seed=99)
-    reply = page.call("switch_branch", branch=0)
-    assert reply["run"] is None
-    assert [t["id"] for t in page.tokens] == page.session.tokens == first
-    assert reply["message"]["finish"] == "length"
-    assert page.call("switch_branch", branch=2)["code"] == "invalid"
-
-
 def test_an_end_token_that_was_sampled_moves_to_the_template_when_a_message_follows(page):
     page.act("send", text="hello", limit=2)
     session = page.session
@@ -341,30 +260,6 @@ def test_nothing_to_regenerate_resume_or_edit_is_said(page):
         assert page.call(name)["code"] == "invalid"
     assert page.call("edit", message=0, text="x")["code"] == "invalid"
     assert page.call("fork", position=0, token=3)["code"] == "invalid"
-
-
-# ---- settings --------------------------------------------------------------------------------------------------------
-
-
-WRONG = [
-    *(("temperature", -1), ("temperature", math.nan), ("temperature", math.inf), ("top_k", 1.5), ("top_p", 0)),
-    *(("top_p", "0.5"), ("min_p", True), ("max_new_tokens", 0), ("stop", "x"), ("nonsense", 1)),
-]
-
-
-def test_parameters_are_patched_and_a_wrong_one_is_named(page):
-    assert page.call("set_params", temperature=0, top_k=5)["params"]["top_k"] == 5
-    for name, value in WRONG:
-        reply = page.functions["set_params"]({"sid": page.sid, name: value})
-        assert reply["field"] == name, (name, value)
-        assert name in reply["error"]
-    assert page.session.params == WARM.replace(temperature=0, top_k=5)
-
-
-def test_a_seed_must_be_a_whole_number_that_javascript_can_hold(page):
-    assert page.call("set_seed", seed=2**53 - 1)["seed"] == 2**53 - 1
-    for seed in (-1, 2**53, 1.5, "1", True):
-        assert page.call("set_seed", seed=seed)["field"] == "seed"
 
 
 # ---- pulls -----------------------------------------------------------------------------------------------------------
@@ -475,9 +370,3 @@ def _with_token(record, token):
     return type(record)(
         **{name: getattr(record, name) for name in record.__slots__} | {"token": token, "finish": "end"}
     )
-
-
-def _with_candidate(record, token):
-    extra = type(record.candidates[0])(token, "<|im_end|>", 0.01, 0.01, None)
-    values = {name: getattr(record, name) for name in record.__slots__}
-    return type(record)(**values | {"candidates": (*record.candidates[:-1], extra)})

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from demo.store import FLOOR, Busy, Gone, SessionStore
-from gpt.sampling import SamplingParams
+from demo.store import FLOOR, Busy, Gone, Samples, SessionStore
+from gpt.params import SamplingParams
 
 
 @pytest.fixture
@@ -122,6 +122,72 @@ def test_changes_are_told(engine):
     entry.set_params(SamplingParams(temperature=0))
     entry.interrupt()
     assert told == [(0, 0.0), (1, 0.0)]
+
+
+# ---- replies beside each other ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def several(engine, store):
+    """An entry with a message, to which three replies were asked for."""
+    entry = store.create("a")
+    engine.extend(entry.session, [{"role": "user", "content": "hi"}], seed=4)
+    entry.samples = Samples((4, 5, 6), "temperature", (0.0, 1.0, 2.0))
+    return entry
+
+
+def test_replies_beside_each_other_have_their_seeds_and_what_is_in_force_but_for_the_ladder(several):
+    sessions = several.start_samples(several.session.run)
+    several.set_params(SamplingParams(temperature=0.3, top_k=5))
+    assert [(s.seed, s.params.temperature, s.params.top_k) for s in sessions] == [(4, 0, 5), (5, 1, 5), (6, 2, 5)]
+
+
+def test_they_begin_once_and_not_for_a_run_that_is_over(several):
+    assert several.start_samples(several.session.run - 1) == []
+    assert len(several.start_samples(several.session.run)) == 3
+    assert several.start_samples(several.session.run) == []
+
+
+def test_interrupting_ends_every_one_of_them_and_all_are_told(engine):
+    told = []
+    entry = SessionStore(engine.session, changed=told.append).create("a")
+    engine.extend(entry.session, [{"role": "user", "content": "hi"}])
+    entry.samples = Samples((1, 2))
+    sessions = entry.start_samples(entry.session.run)
+    entry.interrupt()
+    assert [s.run for s in sessions] == [1, 1]
+    assert told == [entry.session, *sessions]
+
+
+def test_keeping_them_makes_branches_of_those_that_have_begun(engine, several):
+    first, _, third = several.start_samples(several.session.run)
+    epoch = several.epoch
+    engine.step([first, third])
+    several.keep_samples()
+    assert [b.seed for b in several.session.branches.values()] == [4, 6]
+    assert (several.samples, several.epoch) == (None, epoch + 1)
+
+
+def test_keeping_none_that_has_begun_changes_nothing_but_forgets_them(several):
+    before, epoch = list(several.session.tokens), several.epoch
+    several.keep_samples()
+    assert (several.samples, several.session.tokens, several.epoch) == (None, before, epoch)
+
+
+def test_a_setting_has_one_index_whoever_asks(store):
+    entry = store.create("a")
+    found = {}
+
+    def ask(k):
+        found[k] = [entry.setting(SamplingParams(top_k=n)) for n in range(200)]
+
+    threads = [threading.Thread(target=ask, args=(k,)) for k in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(entry.settings.values()) == list(range(200))
+    assert all(found[k] == found[0] for k in range(4))
 
 
 def wait_until(condition, seconds=5.0):

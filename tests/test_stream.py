@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from demo.store import SessionStore
-from demo.stream import PUSHED_ROWS, packed_rows, run, run_requested, snapshot, token_objects
+from demo.stream import PUSHED_ROWS, run, run_requested, snapshot
+from demo.wire import packed_rows, token_objects
 from gpt.interp import attention_pattern
-from gpt.sampling import SamplingParams
+from gpt.params import SamplingParams
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=24)
 HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
@@ -72,6 +73,22 @@ def test_a_token_says_what_its_record_says(engine, entry):
     assert [c[0] for c in told["cand"]] == [c.token for c in record.candidates]
     assert [c[4] for c in told["cand"]] == [c.removed_by or "" for c in record.candidates]
     assert snapshot(engine, entry)["settings"][told["par"]] == record.params.as_dict()
+    assert told["fl"] == pytest.approx(record.final_logprob, rel=1e-5)
+    assert told["dt"] == pytest.approx(record.seconds, rel=1e-5)
+    assert "ig" not in told
+
+
+def test_a_token_says_what_each_filter_left_and_which_could_not_be_applied(engine, entry):
+    entry.session.params = WARM.replace(
+        max_new_tokens=3, temperature=0.5, top_k=30, banned=["z"], grammar=("choice", "z")
+    )
+    messages(engine, entry)
+    told = token_objects(entry, engine.tokenizer, len(entry.session.tokens) - 1)[0]
+    record = entry.session.records[-1]
+    assert told["st"] == [[s.name, s.tokens, pytest.approx(s.kept, rel=1e-5)] for s in record.stages]
+    assert [name for name, _, _ in told["st"]] == ["banned", "grammar", "temperature", "top_k"]
+    assert told["st"][-1][1] == 30
+    assert told["ig"] == ["grammar"]
 
 
 def test_given_tokens_carry_roles_and_message_numbers_but_no_record(engine, entry):
@@ -136,7 +153,23 @@ def test_a_slider_moved_in_mid_reply_shows_in_the_next_tokens(engine, entry):
 
 def test_settings_travel_when_they_are_new_only(engine, entry):
     received = messages(engine, entry)
-    assert [len(m["settings"]) for m in received if "settings" in m] == [1]
+    assert [(m["settings_from"], len(m["settings"])) for m in received if "settings" in m] == [(0, 1)]
+
+
+def test_of_settings_that_change_all_the_time_each_travels_once(engine, entry):
+    entry.session.params = WARM.replace(max_new_tokens=400)
+    known, moves = [], 0
+    for text in run(engine, entry, entry.session.run):
+        message = json.loads(text)
+        del known[message.get("settings_from", len(known)) :]
+        known += message.get("settings", [])
+        assert all(token["par"] < len(known) for token in message["toks"])
+        moves += 1
+        entry.set_params(entry.session.params.replace(temperature=1 + moves / 1000))
+    assert moves > 2
+    assert known == [params.as_dict() for params in entry.settings]
+    made = [r.params for r in entry.session.records if r]
+    assert list(dict.fromkeys(made)) == list(entry.settings)
 
 
 def test_a_run_that_was_interrupted_ends_as_stopped_and_the_page_hears_it(engine, entry):
@@ -219,6 +252,14 @@ def test_a_token_of_probability_zero_is_told_without_infinities(engine, entry):
     )
     told = token_objects(entry, engine.tokenizer, len(entry.session.tokens) - 1)
     assert json.loads(json.dumps(told, allow_nan=False))[0]["lp"] == -103
+
+
+def test_a_removed_token_chosen_by_hand_has_a_final_logprob_that_can_travel(engine, entry):
+    entry.session.params = WARM.replace(temperature=0, max_new_tokens=2)
+    entry.session.fork(len(entry.session.tokens), [70])
+    messages(engine, entry)
+    told = next(t for t in token_objects(entry, engine.tokenizer, 0) if t.get("u", 0) is None)
+    assert (told["id"], told["fl"]) == (70, -103)
 
 
 def test_the_page_is_told_when_its_session_is_gone(engine, store):

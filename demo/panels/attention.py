@@ -2,9 +2,9 @@
 
 from collections.abc import Callable
 
-from demo.rpc import Args, Invalid, Reply, Server, answered, whole
-from demo.store import Entry
-from demo.stream import base64_text, packed_rows
+from demo.args import Args, Invalid, Reply, whole
+from demo.rpc import Server, answered
+from demo.wire import base64_text, packed_rows
 from gpt.interp import METRICS, attention_pattern
 
 __all__ = ["Attention"]
@@ -30,9 +30,9 @@ class Attention:
 
     def matrix(self, args: Args) -> Reply:
         """Rows `from`..n-1 of a head's pattern as packed bytes; if n falls short, ask again from there."""
-        entry = self._read(args)
+        entry = self.server.read(args)
         session, epoch, (layer, head) = entry.session, entry.epoch, self._head(args)
-        rows = session.cache.length
+        rows = min(session.cache.length, entry.shown)
         start = n = whole(args, "from", 0, len(session.tokens), 0)
         packed: list[bytes] = []
         while n < rows and n * len(packed) < MAX_BYTES:
@@ -43,34 +43,18 @@ class Attention:
 
     def row(self, args: Args) -> Reply:
         """The exact weights of one row."""
-        session, (layer, head) = self._read(args).session, self._head(args)
+        session, (layer, head) = self.server.read(args).session, self._head(args)
         i = whole(args, "i", 0, max(session.cache.length - 1, 0))
         return {"weights": attention_pattern(session, layer, [head], [i])[0, 0, : i + 1].tolist()}
 
     def grid(self, args: Args) -> Reply:
         """One metric of every head, layer by layer."""
-        entry, metric = self._read(args), args.get("metric")
+        entry, metric = self.server.read(args), args.get("metric")
         if metric not in METRICS:
             raise Invalid(f"metric must be one of {', '.join(METRICS)}, got {metric!r}", "metric")
         epoch, n = entry.epoch, entry.session.cache.length
         values = entry.head_metrics()[metric].flatten().tolist()
         return {"epoch": epoch, "n": n, "metric": metric, "values": values, "min": min(values), "max": max(values)}
-
-    def _read(self, args: Args) -> Entry:
-        """The session with every token read by the model; while a reply is written, what was read so far.
-
-        Tokens are pending after a switch of branches, and in the conversation that a page opens with.
-        """
-        entry = self.server.entry(args)
-        with entry.reading:
-            session = entry.session
-            pending = session.finish is not None and session.cache.length < len(session.tokens)
-            if pending and entry.begin(session.run):  # else a reply is about to read them
-                try:
-                    self.server.source.feed(session)
-                finally:
-                    entry.end()
-        return entry
 
     def _head(self, args: Args) -> tuple[int, int]:
         return whole(args, "layer", 0, self.config.n_layer - 1), whole(args, "head", 0, self.config.n_head - 1)

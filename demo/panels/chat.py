@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 
-from demo.rpc import Args, Invalid, Reply, Server, answered, fresh_seed, seed_of, text, whole
+from demo.args import Args, Invalid, Reply, seed_of, text, whole
+from demo.rpc import Server, answered, fresh_seed
 from demo.store import Entry
 from demo.stream import snapshot
 from gpt.chat import Message
@@ -18,30 +19,25 @@ class Chat:
         self.server, self.engine = server, server.engine
 
     def functions(self) -> list[Callable]:
-        methods = (self.send, self.edit, self.regenerate, self.fork, self.resume, self.stop, self.new_chat)
-        return [answered(method) for method in (*methods, self.switch_branch)]
+        methods = (self.send, self.edit, self.regenerate, self.resume, self.stop, self.new_chat)
+        return [answered(method) for method in methods]
 
     def send(self, args: Args) -> Reply:
         """Add a message, to be answered; `system` replaces the system prompt."""
         content = text(args, "text")
         system = text(args, "system") if args.get("system") else None
+        seed = None if args.get("seed") is None else seed_of(args, 0)
 
-        def how(entry: Entry) -> Cut | None:
-            if entry.example:  # what was recorded is not this person's conversation
-                entry.renew(self.server.source.session(params=entry.session.params, seed=fresh_seed()), None)
-            messages = self.engine.messages(entry.session)
-            if prompt := system or (entry.system if not messages else None):
-                messages = _with_system(messages, prompt)
-            messages.append({"role": "user", "content": content})
-            return self.engine.extend(entry.session, messages, seed_of(args, entry.session.seed))
+        def check(entry: Entry) -> None:
+            self.server.check_fits(self.server.asked(entry, content, system))
 
-        return self.server.change(args, how)
+        return self.server.change(args, lambda entry: self.server.ask(entry, content, system, seed), check)
 
     def edit(self, args: Args) -> Reply:
         """Replace one of the person's messages, or the system prompt, and answer anew; the old branch stays."""
         content = text(args, "text")
 
-        def how(entry: Entry) -> Cut | None:
+        def edited(entry: Entry) -> list[Message]:
             messages = self.engine.messages(entry.session)
             number = whole(args, "message", 0, max(len(messages) - 1, 0))
             role = messages[number]["role"] if messages else ""
@@ -49,41 +45,35 @@ class Chat:
                 raise Invalid("Only your own messages and the system prompt can be edited.", "message")
             messages[number] = {"role": role, "content": content}
             kept = messages if role == "system" else messages[: number + 1]
-            kept = kept[:-1] if kept[-1]["role"] == "assistant" else kept
-            return self.engine.extend(entry.session, kept, seed_of(args, entry.session.seed))
+            return kept[:-1] if kept[-1]["role"] == "assistant" else kept
 
-        return self.server.change(args, how)
+        def how(entry: Entry) -> Cut | None:
+            return self.engine.extend(entry.session, edited(entry), seed_of(args, entry.session.seed))
+
+        def check(entry: Entry) -> None:
+            seed_of(args, 0)
+            self.server.check_fits(edited(entry))
+
+        return self.server.change(args, how, check)
 
     def regenerate(self, args: Args) -> Reply:
         """The last reply again, with the same seed or another; the old branch stays."""
 
-        def how(entry: Entry) -> None:
+        def check(entry: Entry) -> None:
+            seed_of(args, 0)
             if not entry.session.tokens:
                 raise Invalid("There is no reply to write again; send a message first.")
-            entry.session.redo(seed_of(args, entry.session.seed))
 
-        return self.server.change(args, how)
-
-    def fork(self, args: Args) -> Reply:
-        """Put another token at a position and go on from there; the old branch stays."""
-
-        def how(entry: Entry) -> None:
-            session = entry.session
-            token = whole(args, "token", 0, self.engine.config.vocab_size - 1)
-            session.fork(whole(args, "position", 0, max(len(session.tokens) - 1, 0)), token)
-            session.finish = "end" if token in self.engine.tokenizer.end_tokens else None
-
-        return self.server.change(args, how)
+        return self.server.change(args, lambda e: e.session.redo(seed_of(args, e.session.seed)), check)
 
     def resume(self, args: Args) -> Reply:
         """Let a reply go on that was stopped or ran into its length."""
 
-        def how(entry: Entry) -> None:
+        def check(entry: Entry) -> None:
             if not entry.session.tokens:
                 raise Invalid("There is nothing to go on with; send a message first.")
-            entry.session.resume()
 
-        return self.server.change(args, how)
+        return self.server.change(args, lambda entry: entry.session.resume(), check)
 
     def stop(self, args: Args) -> Reply:
         """End the running reply at its next token."""
@@ -99,17 +89,3 @@ class Chat:
         entry.quiet()
         entry.renew(self.server.source.session(params=entry.session.params, seed=seed), system)
         return {"message": snapshot(self.server.source, entry), **self.server.branches(entry)}
-
-    def switch_branch(self, args: Args) -> Reply:
-        """Show another branch. Nothing is written until it is resumed or answered."""
-
-        def how(entry: Entry) -> None:
-            entry.session.switch(whole(args, "branch", 0, len(entry.session.branches) - 1))
-            entry.rest()
-
-        return {**self.server.change(args, how), "run": None}
-
-
-def _with_system(messages: list[Message], content: str) -> list[Message]:
-    rest = messages[1:] if messages and messages[0]["role"] == "system" else messages
-    return [{"role": "system", "content": content}, *rest]

@@ -2,8 +2,8 @@
 
 from collections.abc import Callable
 
-from demo.rpc import Args, Invalid, Reply, Server, answered, seed_of
-from gpt.sampling import SamplingParams
+from demo.args import Args, Reply, patched, seed_of
+from demo.rpc import Server, answered
 
 __all__ = ["Sampling"]
 
@@ -18,24 +18,15 @@ class Sampling:
         return [answered(method) for method in (self.set_params, self.set_seed)]
 
     def set_params(self, args: Args) -> Reply:
-        """Change the parameters that are named."""
+        """Change the parameters that are named, all of them or, when one is wrong, none."""
         entry = self.server.entry(args)
         patch = {name: value for name, value in args.items() if name != "sid"}
-        entry.set_params(_patched(entry.session.params, patch))
-        return {"params": entry.session.params.as_dict()}
+        with entry.patching:  # of two changes at the same time none is lost
+            entry.set_params(patched(self.server.engine, entry.session.params, patch))
+            return {"params": entry.session.params.as_dict()}
 
     def set_seed(self, args: Args) -> Reply:
         """Change the seed."""
         session = self.server.entry(args).session
         session.seed = seed_of(args, session.seed)
         return {"seed": session.seed}
-
-
-def _patched(params: SamplingParams, patch: Args) -> SamplingParams:
-    """Raises Invalid with the name of the first value that is wrong."""
-    for name, value in patch.items():
-        try:
-            params = params.replace(**{name: value})
-        except (TypeError, ValueError) as error:
-            raise Invalid(str(error), name) from error
-    return params
