@@ -1,7 +1,7 @@
 // The page's scripts are classic scripts that share one global, window.glassbox.
 const browser = [
   'window', 'document', 'console', 'location', 'history', 'navigator', 'localStorage', 'sessionStorage', 'fetch', 'crypto',
-  'URLSearchParams', 'URL', 'ResizeObserver', 'MessageChannel', 'OffscreenCanvas', 'ImageData', 'Path2D', 'Option', 'Event', 'Node',
+  'URLSearchParams', 'URL', 'Blob', 'ResizeObserver', 'MessageChannel', 'OffscreenCanvas', 'ImageData', 'Path2D', 'Option', 'Event', 'Node',
   'HTMLElement', 'matchMedia', 'getComputedStyle', 'requestAnimationFrame', 'cancelAnimationFrame', 'performance', 'Performance',
   'setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'queueMicrotask', 'structuredClone', 'atob', 'btoa',
   'innerWidth', 'innerHeight', 'devicePixelRatio', 'scrollTo', 'addEventListener', 'getSelection', 'CSS', 'Intl',

@@ -5,7 +5,7 @@
   const { store } = glassbox;
   const KEYS = { lang: 'glassbox.lang', theme: 'glassbox.theme' };
 
-  /** localStorage throws where cookies are refused; the page then only forgets. */
+  /** What was kept under a key, else null. localStorage throws where cookies are refused: nothing was kept. */
   function recall(key) {
     try {
       return localStorage.getItem(key);
@@ -61,6 +61,6 @@
     window.addEventListener('load', mirrorTheme);
   }
 
-  Object.assign(glassbox, { t, setLang, setTheme, mirrorTheme });
+  Object.assign(glassbox, { t, setLang, setTheme, mirrorTheme, recall, remember });
   start();
 })();

@@ -1,141 +1,61 @@
 /**
- * The sampling panel: presets, sliders that act on the next token, what could have come here, and a few more
- * settings.
+ * The sampling panel: presets, controls that act on the next token, in groups; then what could have come here (see
+ * choice.js), and at the foot what else decided.
  */
 (() => {
   'use strict';
   const { glassbox } = window;
-  const { store, dom } = glassbox;
-  const { el, iconButton } = dom;
+  const { store, dom, parameters, pieces } = glassbox;
+  const { el } = dom;
 
-  const NEUTRAL = {
-    temperature: 1, top_k: 0, top_p: 1, min_p: 0,
-    repetition_penalty: 1, presence_penalty: 0, frequency_penalty: 0,
-  };
-
-  const PRESETS = {
-    exact: { temperature: 0 },
-    balanced: { temperature: 0.7, top_k: 40, top_p: 0.95, min_p: 0 },
-    loose: { temperature: 1.2, top_k: 0, top_p: 1, min_p: 0.05 },
-    neutral: NEUTRAL,
-  };
-
-  const off = (wordAt) => ({ word: 'samp_off', wordAt });
-
-  const MAIN = [
-    { key: 'temperature', min: 0, max: 2, step: 0.05, digits: 2, neutral: 1, word: 'samp_greedy', wordAt: 0 },
-    { key: 'top_k', min: 0, max: 200, step: 1, digits: 0, neutral: 0, ...off(0) },
-    { key: 'top_p', min: 0.01, max: 1, step: 0.01, digits: 2, neutral: 1, above: true, ...off(1) },
-    { key: 'min_p', min: 0, max: 0.5, step: 0.01, digits: 2, neutral: 0, ...off(0) },
-  ];
-
-  const MORE = [
-    { key: 'repetition_penalty', min: 0.5, max: 2, step: 0.05, digits: 2, neutral: 1, ...off(1) },
-    { key: 'presence_penalty', min: -2, max: 2, step: 0.1, digits: 2, neutral: 0, ...off(0) },
-    { key: 'frequency_penalty', min: -2, max: 2, step: 0.1, digits: 2, neutral: 0, ...off(0) },
-    { key: 'max_new_tokens', min: 1, max: 1024, step: 1, digits: 0, neutral: 256 },
-  ];
+  const MAIN = ['temperature', 'top_k', 'top_p', 'min_p'];
 
   const selectedToken = () => store.tokens[store.selection.position];
 
-  /** The settings that made the selected token, or undefined for one that was given. */
-  const recorded = () => {
+  /** The settings that made the selected token; none for one that was given. */
+  function recorded() {
     const token = selectedToken();
-    return glassbox.sampled(token) ? store.settings[token.par] : undefined;
-  };
-
-  // ---- presets ----
-
-  function buildPresets() {
-    const box = el('div', 'chips');
-    box.dataset.label = 'samp_presets';
-    box.setAttribute('role', 'group');
-    for (const [name, params] of Object.entries(PRESETS)) {
-      const chip = el('button', 'chip');
-      chip.type = 'button';
-      chip.id = `preset-${name}`;
-      chip.dataset.t = `samp_preset_${name}`;
-      chip.dataset.title = `samp_preset_tip_${name}`;
-      chip.addEventListener('click', () => glassbox.actions.setParams({ ...params }));
-      box.append(chip);
-    }
-    return box;
+    return (glassbox.sampled(token) && store.settings[token.par]) || null;
   }
 
-  /** A preset is pressed when its settings are in force. */
-  function showPresets(box) {
-    for (const chip of box.children) {
-      const params = PRESETS[chip.id.slice('preset-'.length)];
-      const on = Object.entries(params).every(([key, value]) => store.params[key] === value);
-      chip.setAttribute('aria-pressed', String(on));
-    }
-  }
+  // ---- the controls ----
 
-  // ---- seed and stop strings ----
-
-  function field(id, node) {
-    const box = el('div', 'sl field');
-    box.id = id;
-    const label = el('label');
-    label.dataset.t = `samp_${id}`;
-    label.dataset.title = `samp_tip_${id}`;
-    label.htmlFor = node.id = `${id}-input`;
-    const problem = el('p', 'problem');
-    problem.setAttribute('role', 'alert');
-    problem.hidden = true;
-    box.append(label, node, problem);
-    return { box, node, complain: (text) => { problem.textContent = text; problem.hidden = !text; } };
-  }
-
-  function buildSeed() {
-    const input = el('input', 'num');
-    input.type = 'number';
-    input.min = 0;
-    input.step = 1;
-    const seed = field('seed', input);
-    const dice = iconButton('dice', 'samp_new_seed', () => {
-      seed.complain('');
-      glassbox.actions.setSeed(crypto.getRandomValues(new Uint32Array(1))[0] >>> 1);
+  function numbers(group) {
+    return parameters.NUMBERS[group].map((setting) => {
+      const change = (value) => glassbox.actions.setParams({ [setting.key]: value });
+      return new glassbox.slider.Slider(setting, change);
     });
-    input.after(dice);
-    input.addEventListener('change', () => {
-      const value = input.valueAsNumber;
-      const fits = Number.isSafeInteger(value) && value >= 0;
-      seed.complain(fits ? '' : glassbox.t('samp_bad_seed'));
-      if (fits) glassbox.actions.setSeed(value);
-      else input.value = store.seed;
-    });
-    return { ...seed, show: () => document.activeElement !== input && (input.value = store.seed) };
   }
 
-  const ESCAPES = { '\\n': '\n', '\\t': '\t', '\\\\': '\\' };
-  const readStop = (line) => line.replace(/\\[nt\\]/g, (pair) => ESCAPES[pair]);
-  const readStops = (text) => text.split('\n').map(readStop).filter((stop) => stop !== '');
-  const writeStop = (stop) => stop.replace(/\\/g, '\\\\').replace(/\n/g, '\\n').replace(/\t/g, '\\t');
-
-  function buildStops() {
-    const area = el('textarea');
-    area.rows = 2;
-    area.spellcheck = false;
-    area.dataset.placeholder = 'samp_stop_hint';
-    const stop = field('stop-strings', area);
-    area.addEventListener('change', () => glassbox.actions.setParams({ stop: readStops(area.value) }));
-    const show = () => {
-      if (document.activeElement !== area) area.value = (store.params.stop || []).map(writeStop).join('\n');
+  function buildGroups() {
+    const { Strings } = glassbox.strings;
+    const breakers = new Strings('dry_breakers');
+    const banned = new Strings('banned', { split: true });
+    const stop = new Strings('stop', { id: 'stop-strings' });
+    const contents = {
+      temperature: numbers('temperature'),
+      tail: numbers('tail'),
+      xtc: numbers('xtc'),
+      mirostat: numbers('mirostat'),
+      repetition: [...numbers('repetition'), breakers],
+      words: [new glassbox.bias.Bias(), banned],
+      length: [...numbers('length'), stop, new glassbox.seed.Seed()],
+      form: [new glassbox.grammar.Grammar()],
+      order: [new glassbox.order.Order()],
     };
-    return { ...stop, show };
+    return Object.entries(contents).map(([name, controls]) => new glassbox.group.Group(name, controls));
   }
 
   // ---- the foot: what else decided ----
 
   function showFoot(foot) {
     const { t } = glassbox;
-    const stops = (store.params.stop || []).map(writeStop);
+    const active = parameters.activeFilters(store.params).map(glassbox.filterName);
     const rows = [
       [t('samp_seed'), String(store.seed)],
       [t('samp_max_new_tokens'), String(store.params.max_new_tokens ?? '')],
-      [t('samp_stops'), [t('samp_end_token'), ...stops].join(', ')],
-      [t('samp_order'), t('samp_order_list')],
+      [t('samp_stops'), [t('samp_end_token'), ...(store.params.stop || []).map(pieces.escape)].join(', ')],
+      [t('samp_order_foot'), active.join(', ') || t('samp_nothing_on')],
     ];
     foot.replaceChildren(...rows.flatMap(([name, value]) => [el('span', '', name), el('b', '', value)]));
     for (const value of foot.querySelectorAll('b')) value.title = value.textContent;
@@ -143,42 +63,36 @@
 
   // ---- the panel ----
 
-  /** One line between the sliders and the candidates: which token the sliders speak of. */
+  /** One line between the controls and the candidates: which token the controls speak of. */
   function stateText() {
     const { t } = glassbox;
     const made = recorded();
     if (store.streaming) return t('samp_next');
-    if (!made) return t('samp_will');
-    const same = Object.keys(NEUTRAL).every((key) => made[key] === store.params[key]);
+    if (!made || glassbox.choice.ahead) return t('samp_will');
+    const same = glassbox.settingsChange(made, store.params) === '';
     return t(same ? 'samp_made' : 'samp_made_other');
-  }
-
-  function buildMore(parts) {
-    const more = el('details', 'more-settings');
-    const summary = el('summary');
-    const label = el('span');
-    label.dataset.t = 'samp_more';
-    summary.append(dom.icon('right'), label);
-    more.append(summary, ...parts);
-    return more;
   }
 
   class Panel {
     constructor(root) {
-      const change = (patch) => glassbox.actions.setParams(patch);
-      const make = (setting) => new glassbox.slider.Slider(setting, change);
-      this.main = MAIN.map(make);
-      this.extra = MORE.map(make);
-      this.seed = buildSeed();
-      this.stops = buildStops();
-      this.presets = buildPresets();
+      this.main = numbers('main');
+      this.groups = buildGroups();
+      this.more = glassbox.group.disclosure('more', 'samp_more');
+      this.presets = new glassbox.presets.Presets();
       this.name = el('span', 'selname num');
       this.state = el('p', 'state');
       this.foot = el('div', 'foot');
-      this.distribution = new glassbox.distribution.Distribution();
+      this.choice = el('div', 'choice');
       this.panel = el('section', 'samp');
       this.place(root);
+      glassbox.choice.mount(this.choice);
+      this.changed = true;
       this.update = dom.debounceFrame(() => this.updateNow());
+      this.more.box.addEventListener('toggle', this.update);
+    }
+
+    get controls() {
+      return [...this.main, ...this.groups.flatMap(({ controls }) => controls)];
     }
 
     place(root) {
@@ -189,24 +103,33 @@
       this.panel.setAttribute('aria-labelledby', title.id);
       header.append(title, this.name);
       const body = el('div', 'scroll pad body');
-      const nodes = (list) => list.map((slider) => slider.nodes.box);
-      const sliders = el('div', 'sliders');
-      sliders.append(...nodes(this.main), buildMore([...nodes(this.extra), this.seed.box, this.stops.box]));
-      body.append(this.presets, sliders, this.state, this.distribution.box, this.foot);
+      const controls = el('div', 'controls');
+      this.more.body.append(...this.groups.map(({ box }) => box));
+      controls.append(...this.main.map(({ box }) => box), this.more.box);
+      body.append(this.presets.box, controls, this.state, this.choice, this.foot);
       this.panel.append(header, body);
       root.append(this.panel);
     }
 
     updateNow() {
-      const made = recorded() || {};
-      for (const slider of [...this.main, ...this.extra]) slider.show(made[slider.setting.key]);
-      showPresets(this.presets);
-      this.seed.show();
-      this.stops.show();
+      if (this.changed) this.showSettings();
+      const token = selectedToken() || {};
+      const state = { made: recorded() || {}, ignored: token.ig || [] };
+      for (const slider of this.main) slider.show(state);
+      if (this.more.box.open) for (const group of this.groups) group.show(state);
       this.state.textContent = stateText();
       this.panel.classList.toggle('live', store.streaming);
-      this.distribution.update();
       this.showName();
+    }
+
+    /** What depends on the settings in force alone. */
+    showSettings() {
+      this.changed = false;
+      this.presets.show();
+      for (const group of this.groups) group.showSummary();
+      const others = parameters.activeFilters(store.params).filter((name) => !MAIN.includes(name));
+      this.more.remark.textContent = others.map(glassbox.filterName).join(', ');
+      showFoot(this.foot);
     }
 
     showName() {
@@ -220,35 +143,42 @@
     translate() {
       const { panel } = this;
       const { t } = glassbox;
+      this.presets.build();
       dom.translate(panel);
-      for (const node of panel.querySelectorAll('[data-title]')) node.title = t(node.dataset.title);
       for (const node of panel.querySelectorAll('[data-placeholder]')) {
         node.placeholder = t(node.dataset.placeholder);
       }
       for (const node of panel.querySelectorAll('[data-label]')) {
         node.setAttribute('aria-label', t(node.dataset.label));
       }
-      for (const slider of [...this.main, ...this.extra]) slider.translate();
-      showFoot(this.foot);
+      for (const control of this.controls) control.translate();
+      this.refresh();
+    }
+
+    refresh() {
+      this.changed = true;
       this.update();
     }
 
-    /** A setting that the server refused is explained at its control; the one in force is shown again. */
+    /**
+     * A setting that the server refused is explained at its control, whose group opens; the one in force is shown
+     * again.
+     */
     onError({ text, field: key }) {
-      const slider = [...this.main, ...this.extra].find(({ setting }) => setting.key === key);
-      if (slider) slider.complain(text);
-      if (key === 'seed') this.seed.complain(text);
-      if (key === 'stop') this.stops.complain(text);
+      const control = key && this.controls.find(({ frame }) => frame.key === key);
+      if (!control) return;
+      control.complain(text);
+      for (let box = control.box.closest('details'); box; box = box.parentElement.closest('details')) {
+        box.open = true;
+      }
     }
   }
 
   glassbox.widgets.sampling = (root) => {
     const panel = new Panel(root);
-    for (const topic of ['tokens', 'selection', 'state', 'hello']) glassbox.on(topic, panel.update);
-    glassbox.on('params', () => {
-      showFoot(panel.foot);
-      panel.update();
-    });
+    for (const topic of ['tokens', 'selection', 'state', 'choice']) glassbox.on(topic, panel.update);
+    glassbox.on('params', () => panel.refresh());
+    glassbox.on('hello', () => panel.translate());
     glassbox.on('error', (error) => panel.onError(error));
     glassbox.on('lang', () => panel.translate());
     panel.translate();
