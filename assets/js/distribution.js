@@ -1,81 +1,112 @@
 /**
- * What could have come here: the candidates of the selected token, each with its raw probability (hollow) and
- * the one after the filters (filled). Choosing one forks. Rows are made once and filled anew, so that
- * following a stream is cheap.
+ * What could have come here: candidates, each with its raw probability (hollow) and the one after the filters
+ * (filled), or after one of them. Choosing one forks. Rows are made once and filled anew, so that following a
+ * stream is cheap.
  */
 (() => {
   'use strict';
   const { glassbox } = window;
-  const { store, dom } = glassbox;
+  const { dom } = glassbox;
   const { el } = dom;
 
-  const FEW = 12;
-  const [ID, TEXT, RAW, FINAL, BY] = [0, 1, 2, 3, 4];
+  const [ID, RAW, FINAL, BY] = [0, 2, 3, 4];
+  const LEVELS = [12, 20, 60, 200]; // rows
 
-  const FILTERS = { top_k: 'top-k', top_p: 'top-p', min_p: 'min-p' };
-
-  /** Name of the filter that removed a candidate. */
-  const filterName = (by) => FILTERS[by] || glassbox.t(`samp_by_${by}`);
+  /** Why a candidate is out, in a word: temperature removes tokens only at 0. */
+  const removerName = (by) => (by === 'temperature' ? glassbox.t('pop_greedy') : glassbox.filterName(by));
 
   const percent = (p) => `${(100 * p).toPrecision(p > 0 ? 4 : 1)} %`;
 
   /**
-   * Candidates to show: the most likely ones, the last of them giving way to the chosen one when that is
-   * below.
+   * Indices of the candidates to show: the `limit` likeliest ones, the last of them giving way to what stands there
+   * and to what the draw falls on when these are below.
    */
-  function shownOf({ cand, id }, all) {
-    const indices = cand.map((_, i) => i);
-    if (all || cand.length <= FEW) return indices;
-    const few = indices.slice(0, FEW);
-    const chosen = cand.findIndex((c) => c[ID] === id);
-    if (chosen >= FEW) few[FEW - 1] = chosen;
-    return few;
+  function shownOf({ cand, listed, id, drawn }, limit) {
+    const shown = cand.map((_, i) => i);
+    if (limit >= listed) return shown;
+    const few = shown.slice(0, limit);
+    const musts = shown.filter((i) => i >= limit && (cand[i][ID] === id || cand[i][ID] === drawn));
+    return [...few.slice(0, limit - musts.length), ...musts];
+  }
+
+  /** Probability and remover of candidate `i` after a stage, by default the last. */
+  function after({ cand, stages }, i, stage) {
+    if (stage === null) return [cand[i][FINAL], cand[i][BY]];
+    const removed = stages.findIndex(({ name }) => name === cand[i][BY]);
+    return [stages[stage].probs[i], removed > 0 && removed <= stage ? cand[i][BY] : ''];
   }
 
   function makeRow() {
     const node = el('button', 'cand');
     node.type = 'button';
     const parts = {
-      node, mark: el('span'), text: el('span', 'tx'), bars: el('span', 'bb'), raw: el('i'), final: el('b'),
-      p: el('span', 'p p1'), after: el('span', 'p'),
+      node,
+      mark: el('span'),
+      text: el('span', 'tx'),
+      bars: el('span', 'bb'),
+      raw: el('i'),
+      final: el('b'),
+      p: el('span', 'p p1'),
+      after: el('span', 'p'),
     };
     parts.bars.append(parts.raw, parts.final);
     node.append(parts.mark, parts.text, parts.bars, parts.p, parts.after);
     return parts;
   }
 
-  function tip(candidate, rank, chosen) {
+  function lastLine(view, id) {
     const { t } = glassbox;
-    const by = candidate[BY];
-    const lines = [
-      `${dom.marked(candidate[TEXT])}  (${t('samp_token_id')} ${candidate[ID]}, ${t('pop_rank', rank)})`,
-      `${t('pop_raw')} ${percent(candidate[RAW])}`,
-      by ? t('pop_removed', filterName(by)) : `${t('pop_after')} ${percent(candidate[FINAL])}`,
-      t(chosen ? 'samp_chosen' : 'samp_fork'),
-    ];
-    return lines.join('\n');
+    if (id === view.id) return t(view.how === 'given' ? 'samp_stands' : 'samp_chosen');
+    if (view.how === 'given') return t('pop_given');
+    return t(view.how === 'ahead' ? 'samp_take' : 'samp_fork');
+  }
+
+  /** The exact numbers of a row, in words. */
+  function tip(view, i, final, by) {
+    const { t } = glassbox;
+    const [id, text, raw] = view.cand[i];
+    const rank = i < view.listed ? i + 1 : id === view.id && view.rank;
+    const facts = [`${t('samp_token_id')} ${id}`, rank && t('pop_rank', rank)].filter(Boolean);
+    return [
+      `${dom.marked(text)}  (${facts.join(', ')})`,
+      `${t('pop_raw')} ${percent(raw)}`,
+      by ? t('pop_removed', removerName(by)) : `${t('pop_after')} ${percent(final)}`,
+      id === view.drawn && view.how !== 'record' ? t('samp_would_fall', view.u.toFixed(3)) : '',
+      lastLine(view, id),
+    ]
+      .filter(Boolean)
+      .join('\n');
+  }
+
+  /** A full dot for what stands there, a ring for what the draw would fall on instead. */
+  const markOf = (view, id) => (id === view.id ? 'mk' : id === view.drawn ? 'mk ring' : '');
+
+  function markText(parts, text) {
+    if (parts.said === text) return;
+    parts.said = text;
+    parts.text.replaceChildren();
+    dom.mark(parts.text, text);
   }
 
   /** Fills one row; `scale` is the largest probability of the list. */
-  function fillRow(parts, candidate, { rank, chosen, scale }) {
+  function fillRow(parts, view, i, { scale, stage }) {
     const { node } = parts;
-    const by = candidate[BY];
+    const [id, text, raw] = view.cand[i];
+    const [final, by] = after(view, i, stage);
+    const chosen = id === view.id;
     node.hidden = false;
-    Object.assign(node.dataset, {
-      tokenId: candidate[ID], raw: candidate[RAW], final: candidate[FINAL], removedBy: by || '',
-    });
+    Object.assign(node.dataset, { tokenId: id, raw, final, removedBy: by || '' });
     node.className = `cand${chosen ? ' ch' : ''}${by ? ' rm' : ''}`;
     node.setAttribute('aria-current', String(chosen));
-    parts.tip = () => tip(candidate, rank, chosen);
+    parts.tip = () => tip(view, i, final, by);
     if (node.title) node.title = parts.tip();
-    parts.mark.className = chosen ? 'mk' : '';
-    parts.text.replaceChildren();
-    dom.mark(parts.text, candidate[TEXT]);
-    parts.raw.style.width = `${(100 * candidate[RAW]) / scale}%`;
-    parts.final.style.width = `${(100 * candidate[FINAL]) / scale}%`;
+    parts.mark.className = markOf(view, id);
+    markText(parts, text);
+    parts.raw.style.width = `${(100 * raw) / scale}%`;
+    parts.final.style.width = `${(100 * final) / scale}%`;
     parts.final.hidden = Boolean(by);
-    parts.p.textContent = dom.pct(candidate[RAW]);
-    parts.after.textContent = by ? filterName(by) : dom.pct(candidate[FINAL]);
+    dom.setText(parts.p, dom.pct(raw));
+    dom.setText(parts.after, by ? removerName(by) : dom.pct(final));
     parts.after.className = by ? 'why' : 'p';
   }
 
@@ -84,10 +115,80 @@
     delete node.dataset.tokenId;
   }
 
-  function buildHead() {
+  /** The largest bar that any stage draws: bars keep their scale while stages are compared. */
+  function scaleOf({ cand, stages, full }, shown) {
+    const all = shown.flatMap((i) => [
+      cand[i][RAW],
+      cand[i][FINAL],
+      ...(full ? stages.map((s) => s.probs[i]) : []),
+    ]);
+    return Math.max(1e-9, ...all);
+  }
+
+  /** The list of candidates; `choose(token)` is called when one is taken. */
+  class Candidates {
+    constructor(choose) {
+      this.node = el('div', 'list');
+      this.node.id = 'distribution';
+      this.node.setAttribute('role', 'group');
+      this.node.dataset.label = 'samp_could';
+      this.rows = [];
+      this.view = null;
+      this.node.addEventListener('click', (event) => {
+        const row = event.target.closest('[data-token-id]');
+        if (row && this.view) choose(this.view, Number(row.dataset.tokenId));
+      });
+      this.node.addEventListener('keydown', (event) => this.walk(event));
+      for (const name of ['pointerover', 'focusin']) {
+        this.node.addEventListener(name, (event) => this.tell(event));
+      }
+    }
+
+    /** The exact numbers of a row, first written when it is pointed at. */
+    tell(event) {
+      const row = this.rows.find(({ node }) => node.contains(event.target));
+      if (row && !row.node.hidden) row.node.title = row.tip();
+    }
+
+    walk(event) {
+      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
+      if (!step) return;
+      const rows = this.rows.filter(({ node }) => !node.hidden).map(({ node }) => node);
+      const next = rows[Math.max(0, Math.min(rows.length - 1, rows.indexOf(document.activeElement) + step))];
+      if (next) next.focus();
+      event.preventDefault();
+      event.stopPropagation();
+    }
+
+    focusFirst() {
+      if (this.rows[0] && !this.rows[0].node.hidden) this.rows[0].node.focus();
+    }
+
+    hasFocus() {
+      return this.node.contains(document.activeElement);
+    }
+
+    /** @param {View|null} view @param {{limit: number, stage: number|null}} how many, and after which stage */
+    show(view, { limit, stage }) {
+      this.view = view;
+      const shown = view ? shownOf(view, limit) : [];
+      const scale = view ? scaleOf(view, shown) : 1;
+      shown.forEach((i, j) => {
+        if (!this.rows[j]) this.node.append((this.rows[j] = makeRow()).node);
+        fillRow(this.rows[j], view, i, { scale, stage });
+      });
+      for (const row of this.rows.slice(shown.length)) hideRow(row);
+    }
+  }
+
+  /** Above the list: what it shows, and the names of its two numbers. */
+  function makeHead() {
     const head = el('div', 'bh row');
     head.append(el('span', 'lab'), el('span', 'grow'));
-    for (const [cls, key] of [['mut num c1', 'pop_raw'], ['mut num c2', 'pop_after']]) {
+    for (const [cls, key] of [
+      ['mut num c1', 'pop_raw'],
+      ['mut num c2', 'pop_after'],
+    ]) {
       const node = el('span', cls);
       node.dataset.t = key;
       head.append(node);
@@ -95,113 +196,51 @@
     return head;
   }
 
-  class Distribution {
-    constructor() {
-      this.box = el('section', 'dist');
-      this.list = el('div', 'list');
-      this.list.id = 'distribution';
-      this.list.setAttribute('role', 'group');
-      this.list.dataset.label = 'samp_could';
-      this.why = el('p', 'given');
-      this.more = el('button', 'more');
-      this.more.type = 'button';
-      this.drawn = el('div', 'dr');
-      const head = buildHead();
-      this.title = head.firstChild;
-      this.box.append(head, this.why, this.list, this.more, this.drawn);
-      this.draw = glassbox.draw.makeDraw(this.drawn);
-      this.rows = [];
-      this.all = false;
-      this.held = null;
-      this.listen();
+  /** Beneath the list: more rows or fewer, and the way to any other token. */
+  class Length {
+    /** @param {(rows: number) => void} change @param {() => void} other */
+    constructor(change, other) {
+      this.level = 0;
+      this.change = change;
+      this.node = el('div', 'tools');
+      this.more = this.button('', () => this.set(this.level + 1));
+      this.fewer = this.button('samp_fewer', () => this.set(0));
+      this.any = this.button('samp_any', other);
+      this.node.append(this.more, this.fewer, el('span', 'grow'), this.any);
     }
 
-    listen() {
-      this.more.addEventListener('click', () => {
-        this.all = !this.all;
-        this.update();
-      });
-      this.list.addEventListener('click', (event) => {
-        const row = event.target.closest('[data-token-id]');
-        if (row && this.position !== undefined) this.choose(Number(row.dataset.tokenId));
-      });
-      this.list.addEventListener('keydown', (event) => this.walk(event));
-      for (const name of ['pointerover', 'focusin']) {
-        this.list.addEventListener(name, (event) => this.tell(event));
-      }
-      // a list that changed under the pointer would fork on a token that nobody aimed at
-      this.list.addEventListener('pointermove', (event) => this.hold(event.pointerType === 'mouse'));
-      this.list.addEventListener('pointerleave', () => this.hold(false));
+    button(key, action) {
+      const node = el('button', 'more');
+      node.type = 'button';
+      if (key) node.dataset.t = key;
+      node.addEventListener('click', action);
+      return node;
     }
 
-    hold(on) {
-      const { selection, streaming } = store;
-      const held = on && streaming && selection.follow ? this.held ?? this.position : null;
-      if (held === this.held) return;
-      this.held = held;
-      this.update();
+    get rows() {
+      return LEVELS[this.level];
     }
 
-    choose(token) {
-      const { position } = this;
-      const here = store.tokens[position];
-      this.held = null;
-      if (here && here.id !== token) glassbox.actions.fork(position, token);
+    set(level) {
+      this.level = level;
+      this.change(this.rows);
     }
 
-    /** The exact numbers of a row, first written when it is pointed at. */
-    tell(event) {
-      const row = this.rows.find(({ node }) => node.contains(event.target));
-      if (row) row.node.title = row.tip();
-    }
-
-    walk(event) {
-      const step = { ArrowDown: 1, ArrowUp: -1 }[event.key];
-      if (!step) return;
-      const rows = this.rows.filter(({ node }) => !node.hidden).map(({ node }) => node);
-      const at = rows.indexOf(document.activeElement);
-      const next = rows[Math.max(0, Math.min(rows.length - 1, at + step))];
-      if (next) next.focus();
-      event.preventDefault();
-      event.stopPropagation();
-    }
-
-    /** Why there are no candidates: nothing yet, or a token that was given. */
-    explain(token) {
+    /** More than were recorded can be had where the server is asked. */
+    show(view) {
+      this.node.hidden = !view;
+      if (!view) return;
       const { t } = glassbox;
-      if (!token) return t('samp_nothing');
-      if (token.role === 'user' || token.role === 'text') return t('pop_given_user');
-      return t(token.role === 'template' || token.sp ? 'pop_given_template' : 'pop_given');
-    }
-
-    update() {
-      const position = this.held ?? store.selection.position;
-      const token = store.tokens[position];
-      const drawn = glassbox.sampled(token) && token.cand;
-      this.position = position;
-      this.title.textContent = glassbox.t(this.held === null ? 'samp_could' : 'samp_held', position);
-      this.why.hidden = Boolean(drawn);
-      if (!drawn) this.why.textContent = this.explain(token);
-      this.fill(drawn ? token : null);
-      this.draw(drawn ? token : null);
-      this.box.classList.toggle('held', this.held !== null);
-      this.box.classList.toggle('none', !drawn);
-    }
-
-    fill(token) {
-      const shown = token ? shownOf(token, this.all) : [];
-      const scale = token ? Math.max(...token.cand.map((c) => Math.max(c[RAW], c[FINAL])), 1e-9) : 1;
-      shown.forEach((i, j) => {
-        if (!this.rows[j]) this.list.append((this.rows[j] = makeRow()).node);
-        const candidate = token.cand[i];
-        const chosen = candidate[ID] === token.id;
-        fillRow(this.rows[j], candidate, { rank: chosen ? token.rank : i + 1, chosen, scale });
-      });
-      for (const row of this.rows.slice(shown.length)) hideRow(row);
-      this.more.hidden = !token || token.cand.length <= FEW;
-      this.more.textContent = glassbox.t(this.all ? 'samp_fewer' : 'samp_all', token ? token.cand.length : 0);
+      const most = view.full ? LEVELS.length - 1 : 1;
+      this.more.hidden =
+        this.level >= most || (this.level ? view.listed < this.rows : view.cand.length <= this.rows);
+      this.more.textContent = this.level
+        ? t('samp_show_more')
+        : t('samp_all', Math.min(view.cand.length, LEVELS[1]));
+      this.fewer.hidden = this.level === 0;
+      this.any.hidden = view.how === 'given';
     }
   }
 
-  glassbox.distribution = { Distribution };
+  glassbox.distribution = { Candidates, Length, makeHead, removerName };
 })();

@@ -16,8 +16,7 @@
   const ROWS = 12;
   const EDGE = 12;
 
-  /** Temperature removes tokens only at 0, where nothing but the likeliest is left. */
-  const filterName = (by) => (by === 'temperature' ? glassbox.t('pop_greedy') : by.replace(/_/g, '-'));
+  const filterName = (by) => glassbox.distribution.removerName(by);
 
   let node = null;
   /** @type {null|{position: number, anchor: HTMLElement, pinned: boolean}} */ let shown = null;
@@ -90,13 +89,28 @@
     foot.append(
       el('p', '', [settings && glassbox.settingsLabel(settings), drawn].filter(Boolean).join(', ')),
     );
-    foot.append(el('p', '', t('pop_fork')));
+    const way = el('p', '', `${t('pop_fork')} `);
+    way.append(toPanel('pop_any', () => glassbox.choice.search(token.i)));
+    foot.append(way);
     return foot;
+  }
+
+  /** Where the sampling panel knows more of this token than is on the page. */
+  function toPanel(key, open) {
+    const button = el('button', 'act', glassbox.t(key));
+    button.type = 'button';
+    button.addEventListener('click', () => {
+      hide();
+      open();
+    });
+    return button;
   }
 
   function givenText(token) {
     const key = { user: 'pop_given_user', template: 'pop_given_template' }[token.role] || 'pop_given';
-    return el('p', 'given', glassbox.t(key));
+    const text = el('p', 'given', `${glassbox.t(key)} `);
+    if (token.i > 0) text.append(toPanel('pop_look', () => glassbox.choice.look(token.i)));
+    return text;
   }
 
   function fill(token) {
