@@ -25,6 +25,7 @@
   function begin(reply, count) {
     glassbox.pace.drain();
     glassbox.adopt(reply);
+    glassbox.setSamples(reply.samples || null);
     if (reply.message) glassbox.receive(reply.message);
     if (reply.cut) glassbox.emit('notice', { text: cutNotice(reply.cut) });
     else if (reply.notice) glassbox.emit('notice', { text: reply.notice });
@@ -55,15 +56,22 @@
     }
   }
 
-  const freshSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] >>> 1;
+  /** A seed short enough to be written down. */
+  const freshSeed = () => crypto.getRandomValues(new Uint32Array(1))[0] % 1000000;
 
   const canResume = () =>
-    !store.streaming && store.tokens.length > 0 && ['stopped', 'length'].includes(store.finish);
+    !store.streaming &&
+    !store.samples &&
+    store.tokens.length > 0 &&
+    ['stopped', 'length'].includes(store.finish);
 
   const hasReply = () => store.tokens.some(glassbox.sampled);
 
   /** Sends a message; resolves to whether it was taken, so that the composer may keep the text if not. */
-  const send = (text) => act('send', { text });
+  async function send(text) {
+    await glassbox.settleSystem();
+    return act('send', { text });
+  }
 
   async function stop() {
     if (!store.streaming) return;
@@ -81,8 +89,12 @@
   /** Replaces a message of the person's and answers anew; the old branch stays. */
   const edit = (message, text) => act('edit', { message, text });
 
-  /** Puts another token at a position and goes on from there; the old branch stays. */
-  const fork = (position, token) => act('fork', { position, token });
+  /**
+   * Goes on from a position with something else: a token's id, {token}, {tokens} or {text}; without any, with what the
+   * settings in force draw there. The old branch stays. `count` tokens, or as many as allowed.
+   */
+  const fork = (position, what, count) =>
+    act('fork', { position, ...(typeof what === 'number' ? { token: what } : what) }, count);
 
   /** Goes on with a reply that was stopped or ran into its limit; `count` tokens, or as many as allowed. */
   const resume = (count) =>
@@ -90,9 +102,52 @@
       ? Promise.resolve(false)
       : act('resume', count ? { count } : {}, count);
 
-  const newChat = (system) => act('new_chat', system == null ? {} : { system });
+  /** Calls what puts another conversation in place of this one. */
+  function renew(name, args) {
+    glassbox.emit('renew');
+    return act(name, args);
+  }
+
+  /** An empty conversation; `system` will be its system prompt, `seed` its seed. */
+  const newChat = (args = {}) => renew('new_chat', args);
+
+  /** Goes on with a conversation from a file; the one that is open goes. */
+  const open = (record) => renew('open', { record });
+
+  // ---- branches ----
 
   const switchBranch = (branch) => act('switch_branch', { branch });
+
+  /** Calls what changes the list of branches without touching the conversation that is shown. */
+  async function changeBranches(name, args) {
+    try {
+      const reply = await glassbox.rpc(name, args);
+      if (reply.message) begin(reply);
+      else glassbox.adopt(reply);
+      return true;
+    } catch (error) {
+      report(error);
+      return false;
+    }
+  }
+
+  const renameBranch = (branch, name) => changeBranches('rename_branch', { branch, name });
+
+  const deleteBranch = (branch) => changeBranches('delete_branch', { branch });
+
+  // ---- several at once ----
+
+  /** Several replies to one prompt: `n` of them to `text`, or to the last message; see samples.js. */
+  async function askSamples(args) {
+    await glassbox.settleSystem();
+    return act('samples', args);
+  }
+
+  /** Goes on with one of them; the others stay as branches. */
+  const pickSample = (k) => act('pick_sample', { k });
+
+  /** Forgets them all; what stood there before is shown again. */
+  const dropSamples = () => act('drop_samples', {});
 
   async function setSeed(seed) {
     try {
@@ -105,30 +160,36 @@
 
   // ---- parameters: shown at once, one call in flight, the last value always sent ----
 
-  let waiting = null;
+  /** @type {object[]} */ let waiting = []; // patches, each taken by the server whole or not at all
   let calling = false;
   let confirmed = null;
 
+  const keysOf = (patch) => Object.keys(patch).sort().join();
+
+  /** What is not sent yet shows over what the server has confirmed. */
+  function showParams() {
+    store.params = Object.assign({}, confirmed, ...waiting);
+    glassbox.emit('params');
+  }
+
   async function sendParams() {
-    const patch = waiting;
-    waiting = null;
+    const patch = waiting.shift();
     calling = true;
     try {
       confirmed = (await glassbox.rpc('set_params', patch)).params;
     } catch (error) {
       report(error);
+      showParams();
     }
     calling = false;
-    if (waiting) return sendParams();
-    if (confirmed) store.params = confirmed;
-    return glassbox.emit('params');
+    return waiting.length ? sendParams() : showParams();
   }
 
-  /** Changes sampling parameters from the next token on. */
+  /** Changes sampling parameters from the next token on; of a control that moves fast the last value is sent. */
   function setParams(patch) {
-    if (!calling && !waiting) confirmed = { ...store.params };
+    if (!calling && !waiting.length) confirmed = { ...store.params };
     store.params = { ...store.params, ...patch };
-    waiting = { ...waiting, ...patch };
+    waiting = [...waiting.filter((other) => keysOf(other) !== keysOf(patch)), patch];
     glassbox.emit('params');
     return calling ? Promise.resolve() : sendParams();
   }
@@ -141,7 +202,14 @@
     fork,
     resume,
     newChat,
+    open,
     switchBranch,
+    renameBranch,
+    deleteBranch,
+    askSamples,
+    pickSample,
+    dropSamples,
+    freshSeed,
     setParams,
     setSeed,
     canResume,

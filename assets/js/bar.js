@@ -57,20 +57,6 @@
     return group;
   }
 
-  const share = () => glassbox.copyText(glassbox.address(), 'copied_link');
-
-  function shareButton() {
-    const button = el('button', 'btn');
-    button.type = 'button';
-    button.id = 'share';
-    button.dataset.tip = 'share_tip';
-    const text = el('span');
-    text.dataset.t = 'share';
-    button.append(icon('share'), text);
-    button.addEventListener('click', share);
-    return button;
-  }
-
   const turnTheme = () => glassbox.setTheme(store.theme === 'dark' ? 'light' : 'dark');
 
   function buildBar() {
@@ -82,7 +68,7 @@
       languageSwitch(),
       iconButton('theme', 'theme', turnTheme, 'theme'),
       iconButton('help', 'keys', () => glassbox.showKeys(), 'help'),
-      shareButton(),
+      glassbox.shareButton(),
     );
     bar.append(brand, el('dl', 'stats'), right);
     return bar;

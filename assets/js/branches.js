@@ -1,11 +1,11 @@
 /**
- * The branches of the conversation as a small tree: the current one is the trunk, each other one leaves it
- * where its tokens begin to differ. Every end is a button that goes there.
+ * The branches of the conversation as a small strip: the current one is the trunk, each other one leaves it
+ * where its tokens begin to differ. Every end is a button that goes there; the count opens the whole tree.
  */
 (() => {
   'use strict';
   const { glassbox } = window;
-  const { store } = glassbox;
+  const { store, tree } = glassbox;
   const { el, svg } = glassbox.dom;
 
   const WIDTH = 120;
@@ -16,37 +16,8 @@
   const LIMB = 18; // from a fork to its first end
   const GAP = 11; // between ends that leave at one fork
 
-  const byId = (id) => store.branches.find((branch) => branch.id === id);
-
-  /** A branch and those it came from, up to the first. */
-  function line(branch) {
-    const found = [];
-    for (let at = branch; at && !found.includes(at); at = byId(at.parent)) found.push(at);
-    return found;
-  }
-
-  /**
-   * Where the tokens of a branch begin to differ from the current one: the earliest fork on the way between
-   * them.
-   */
-  function parting(branch) {
-    const trunk = line(byId(store.branch));
-    const path = line(branch);
-    const common = path.find((at) => trunk.includes(at));
-    const between = [...path.slice(0, path.indexOf(common)), ...trunk.slice(0, trunk.indexOf(common))];
-    return Math.min(...between.map((at) => at.fork || 0));
-  }
-
-  function labelOf(branch) {
-    const { branches } = store;
-    return glassbox.t(
-      'branch_tip',
-      branches.indexOf(branch) + 1,
-      branches.length,
-      branch.n,
-      branch.text || '',
-    );
-  }
+  const labelOf = (branch) =>
+    glassbox.t('branch_tip', tree.nameOf(branch), tree.fresh(branch).n, branch.text || '');
 
   /** The end of a branch, a button that goes there. */
   function endNode(branch, x, y) {
@@ -94,29 +65,44 @@
    * Forks in the order in which they come, evenly spaced: what matters is which comes first, not by how much.
    */
   function drawTree() {
-    const others = store.branches.filter(({ id }) => id !== store.branch);
-    const forks = [...new Set(others.map(parting))].sort((a, b) => a - b);
+    const others = tree.kept().filter(({ id }) => id !== store.branch);
+    const forks = [...new Set(others.map((branch) => tree.parting(branch)))].sort((a, b) => a - b);
     const step = (WIDTH - 2 * PAD) / (forks.length + 1);
     const rows = Math.min(ROWS, forks.length);
     const height = 2 * TRUNK + rows * ROW;
-    const tree = svg('svg', { class: 'tree', viewBox: `0 0 ${WIDTH} ${height}` });
-    tree.style.height = `${height}px`;
-    tree.append(svg('path', { class: 'trunk', d: `M${PAD} ${TRUNK}H${WIDTH - PAD}` }));
+    const strip = svg('svg', { class: 'tree', viewBox: `0 0 ${WIDTH} ${height}` });
+    strip.style.height = `${height}px`;
+    strip.append(svg('path', { class: 'trunk', d: `M${PAD} ${TRUNK}H${WIDTH - PAD}` }));
     forks.forEach((fork, at) => {
-      const leaving = others.filter((branch) => parting(branch) === fork);
-      tree.append(
+      const leaving = others.filter((branch) => tree.parting(branch) === fork);
+      strip.append(
         ...limb(leaving, PAD + step * (at + (fork > 0 ? 1 : 0.5)), TRUNK + ROW * (1 + (at % ROWS))),
       );
     });
-    tree.append(endNode(byId(store.branch), WIDTH - PAD, TRUNK));
-    return tree;
+    strip.append(endNode(tree.byId(store.branch), WIDTH - PAD, TRUNK));
+    return strip;
+  }
+
+  /** The number of branches, a button that opens them all. */
+  function countButton(n) {
+    const key = glassbox.isPhone() ? 'branches_short' : 'branches_count';
+    const button = el('button', 'link quiet', glassbox.t(key, n));
+    button.type = 'button';
+    button.id = 'branches-open';
+    button.title = glassbox.t('branches_open');
+    button.setAttribute('aria-haspopup', 'dialog');
+    button.addEventListener('click', () => glassbox.showBranches());
+    return button;
   }
 
   /** Draws the strip; nothing while there is one branch only. */
   function drawBranches(node) {
+    const focused = node.contains(document.activeElement) && document.activeElement.id;
+    const n = tree.kept().length;
     node.replaceChildren();
-    if (store.branches.length < 2 || !byId(store.branch)) return;
-    node.append(drawTree(), el('span', '', glassbox.t('branches_count', store.branches.length)));
+    if (n < 2 || !tree.byId(store.branch)) return;
+    node.append(drawTree(), countButton(n));
+    if (focused) document.getElementById(focused).focus();
   }
 
   glassbox.drawBranches = drawBranches;

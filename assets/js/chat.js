@@ -71,14 +71,17 @@
 
   /** Only scrolling up lets go of the end: text that arrived since the last scroll must not. */
   function noticeScroll(log) {
-    if (log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END) stuck = true;
+    const atEnd = log.scrollHeight - log.scrollTop - log.clientHeight < NEAR_END;
+    if (atEnd || !transcript.bubbles.length) stuck = true;
     else if (log.scrollTop < lastTop - 1) stuck = false;
     lastTop = log.scrollTop;
     log.parentNode.classList.toggle('away', !stuck);
   }
 
+  /** The welcome of an empty conversation is read from its beginning. */
   function scrollToEnd() {
-    transcript.log.scrollTop = 1e9; // reading the height first would lay the page out twice
+    // reading the height first would lay the page out twice
+    transcript.log.scrollTop = transcript.bubbles.length ? 1e9 : 0;
     stuck = true;
   }
 
@@ -111,15 +114,24 @@
 
   // ---- state ----
 
-  /** While the prompt is being read there is no token yet: a reply without text stands for it. */
+  /**
+   * While the prompt is being read there is no token yet: a reply without text stands for it; and for several
+   * replies of which none was chosen.
+   */
   function drawReading(waiting) {
     const { last } = transcript;
-    const show = store.streaming && !(last && last.role === 'assistant');
+    const { samples } = store;
+    const show = samples || (store.streaming && !(last && last.role === 'assistant'));
     waiting.hidden = !show;
     if (!show) return;
+    const text = samples
+      ? glassbox.t('samples_waiting', samples.list.length)
+      : glassbox.t('reading', int(store.tokens.length));
     waiting.querySelector('b').textContent = transcript.replyName();
-    waiting.querySelector('.txt').textContent = glassbox.t('reading', int(store.tokens.length));
-    transcript.log.append(waiting);
+    waiting.querySelector('.txt').textContent = text;
+    waiting.querySelector('.link').hidden = !samples;
+    waiting.classList.toggle('choose', Boolean(samples));
+    if (transcript.log.lastChild !== waiting) transcript.log.append(waiting);
   }
 
   function announceEnd(status) {
@@ -188,6 +200,7 @@
     });
     glassbox.on('tokens', (change) => onTokens(parts, change));
     glassbox.on('state', () => onState(parts));
+    glassbox.on('samples', ({ fresh }) => fresh && parts.drawLive());
     for (const topic of ['selection', 'hover', 'ink', 'attention', 'theme']) glassbox.on(topic, parts.paint);
     new ResizeObserver(() => stuck && scrollToEnd()).observe(parts.log);
     glassbox.on('replay', (cut) => ink.dim(cut));
@@ -203,6 +216,7 @@
     parts.log.setAttribute('aria-label', glassbox.t('transcript'));
     transcript.drawMetas(Infinity);
     drawEmpty(parts);
+    translate(parts.waiting);
     drawReading(parts.waiting);
     parts.paint();
   }
@@ -211,7 +225,12 @@
     const node = el('div', 'msg assistant waiting');
     const who = el('div', 'who');
     who.append(el('b'));
-    node.append(who, el('div', 'txt'));
+    const show = el('button', 'link');
+    show.type = 'button';
+    show.id = 'samples-show';
+    show.dataset.t = 'samples_show';
+    show.addEventListener('click', () => glassbox.showSamples());
+    node.append(who, el('div', 'txt'), show);
     node.hidden = true;
     return node;
   }
@@ -233,7 +252,15 @@
     transcript = new glassbox.Transcript(log);
     ink = new glassbox.Ink(transcript);
     glassbox.popover.attach(log);
-    const parts = { panel, log, legend, status, example, waiting: buildWaiting(), welcome: el('div', 'welcome') };
+    const parts = {
+      panel,
+      log,
+      legend,
+      status,
+      example,
+      waiting: buildWaiting(),
+      welcome: el('div', 'welcome'),
+    };
     listen(parts);
     transcript.update(0);
     onState(parts);

@@ -37,24 +37,51 @@
     hintTimer = setTimeout(() => hint.replaceChildren(), HINT_MS);
   }
 
-  /** Sends what is written; on failure it comes back into the box. */
-  async function send({ box, hint }) {
+  /** Hands what is written to `action`; when that fails it comes back into the box. */
+  async function submit({ box, hint }, action) {
     const text = box.value;
+    if (store.samples) {
+      glassbox.showSamples();
+      glassbox.toast(glassbox.t('samples_first'));
+      return;
+    }
     if (!text.trim()) {
       showHint(hint, 'empty_message');
       box.focus();
       return;
     }
     setText(box, '');
-    const taken = await actions.send(text);
+    const taken = await action(text);
     if (!taken) setText(box, box.value ? `${text}\n${box.value}` : text);
   }
 
-  /** Enter sends, Shift+Enter breaks the line; Enter that ends an input method's composition does neither. */
+  const send = (parts) => submit(parts, actions.send);
+
+  /**
+   * Enter sends, with Ctrl several times, with Shift it breaks the line; Enter that ends an input method's
+   * composition does none of these.
+   */
   function onKey(event, parts) {
     if (event.key !== 'Enter' || event.shiftKey || event.isComposing || event.keyCode === 229) return;
     event.preventDefault();
-    send(parts);
+    if (event.ctrlKey || event.metaKey) glassbox.several.sendDraft();
+    else send(parts);
+  }
+
+  /** How many replies at once: opens the card where that is chosen. */
+  function severalButton() {
+    const button = el('button', 'several num');
+    button.type = 'button';
+    button.id = 'several';
+    button.dataset.tip = 'several_tip';
+    button.setAttribute('aria-haspopup', 'dialog');
+    const draw = () => {
+      button.textContent = `×${glassbox.several.choice.n}`;
+    };
+    button.addEventListener('click', () => glassbox.several.showMenu(button));
+    glassbox.on('samples-choice', draw);
+    draw();
+    return button;
   }
 
   function buildInput(parts) {
@@ -73,7 +100,7 @@
     button.dataset.tip = 'send';
     button.append(icon('send'));
     button.addEventListener('click', () => send(parts));
-    row.append(box, button);
+    row.append(box, severalButton(), button);
     row.addEventListener('pointerdown', (event) => event.target === row && setTimeout(() => box.focus()));
     return row;
   }
@@ -96,7 +123,13 @@
         'regenerate-new',
       ),
     });
-    row.append(parts.stop, parts.resume, parts.step, parts.again, parts.dice);
+    parts.several = iconButton(
+      'several',
+      'several_again',
+      () => glassbox.several.showMenu(parts.several),
+      'several-again',
+    );
+    row.append(parts.stop, parts.resume, parts.step, parts.again, parts.dice, parts.several);
     return row;
   }
 
@@ -106,7 +139,7 @@
     parts.stop.hidden = more;
     parts.resume.hidden = !more;
     parts.step.disabled = !more;
-    parts.again.disabled = parts.dice.disabled = !actions.hasReply();
+    parts.again.disabled = parts.dice.disabled = parts.several.disabled = !actions.hasReply();
   }
 
   // ---- notices ----
@@ -137,7 +170,8 @@
     glassbox.on('acted', () =>
       notices.querySelectorAll('.notice:not(.lasting)').forEach((line) => line.remove()),
     );
-    glassbox.on('error', ({ text }) => {
+    glassbox.on('error', ({ text, field }) => {
+      if (field in store.params) return; // said at its control
       glassbox.toast(text);
       addNotice(notices, text, { kind: 'error' });
     });
@@ -164,6 +198,8 @@
     panel.append(parts.notices, row, buildInput(parts));
     root.append(panel);
     listenForNotices(parts.notices);
+    glassbox.submitDraft = (action) => submit(parts, action);
+    glassbox.hasDraft = () => parts.box.value.trim() !== '';
     const draw = glassbox.dom.debounceFrame(() => drawControls(parts));
     for (const topic of ['state', 'tokens', 'hello']) glassbox.on(topic, draw);
     glassbox.on('branches', () => glassbox.drawBranches(branches));

@@ -31,6 +31,18 @@
     pause: ['*M5 3.5h2v9H5zM9 3.5h2v9H9z'],
     right: ['m6 4 4 4-4 4'],
     down: ['m4 6 4 4 4-4'],
+    up: ['m4 10 4-4 4 4'],
+    undo: ['M3.2 8a4.8 4.8 0 1 0 1.5-3.5M3.2 2.5v2.6h2.6'],
+    grip: ['M6 4.5h.01M10 4.5h.01M6 8h.01M10 8h.01M6 11.5h.01M10 11.5h.01'],
+    several: ['M2.8 2.8h4.2v4.2H2.8zM9 2.8h4.2v4.2H9zM2.8 9h4.2v4.2H2.8zM9 9h4.2v4.2H9z'],
+    compare: ['M2.8 3h4v10h-4zM9.2 3h4v10h-4z'],
+    bin: ['M3 4.5h10M6.3 4.3V2.8h3.4v1.5M4.3 4.5l.6 8.7h6.2l.6-8.7'],
+    link: [
+      'M6.8 9.2a2.6 2.6 0 0 0 3.7 0l2-2a2.6 2.6 0 0 0-3.7-3.7l-1 1',
+      'M9.2 6.8a2.6 2.6 0 0 0-3.7 0l-2 2a2.6 2.6 0 0 0 3.7 3.7l1-1',
+    ],
+    save: ['M8 2.5v7.5M5 7.2l3 2.9 3-2.9M3 12.8h10'],
+    open: ['M2.5 12.5v-9h4l1.3 1.7h5.7v7.3z'],
     warn: ['M8 2.8 14 13H2z', 'M8 6.8v2.8M8 11.4v.1'],
   };
 
@@ -67,6 +79,11 @@
     button.append(icon(name));
     button.addEventListener('click', action);
     return button;
+  }
+
+  /** Writes a text where it is not there yet: what stays the same costs no layout. */
+  function setText(node, text) {
+    if (node.textContent !== text) node.textContent = text;
   }
 
   /** Writes texts ([data-t]) and tips ([data-tip]) below `root` in the page's language. */
@@ -204,6 +221,7 @@
     svg,
     icon,
     iconButton,
+    setText,
     translate,
     mark,
     marked,

@@ -121,5 +121,5 @@
     node.append(item);
   }
 
-  Object.assign(glassbox, { Ink, drawLegend, setInk, inkMode: mode, surprise });
+  Object.assign(glassbox, { Ink, drawLegend, setInk, inkMode: mode, surprise, surpriseTint });
 })();

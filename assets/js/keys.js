@@ -15,6 +15,10 @@
     [['Space'], 'key_space'],
     [['.'], 'key_step'],
     [['r'], 'key_regenerate'],
+    [['m'], 'key_several'],
+    [['Ctrl', 'Enter'], 'key_send_several'],
+    [['b'], 'key_branches'],
+    [['c'], 'key_compare'],
     [['Esc'], 'key_escape'],
     [['?'], 'key_help'],
   ];
@@ -95,11 +99,17 @@
 
   const { actions } = glassbox;
   const turn = (field, step) => glassbox.select({ [field]: store.selection[field] + step });
-  const pauseOrGo = () => (store.streaming ? actions.stop() : actions.canResume() && actions.resume());
+
+  function pauseOrGo() {
+    if (glassbox.replay.isOn()) glassbox.replay.stop();
+    else if (store.streaming) actions.stop();
+    else if (actions.canResume()) actions.resume();
+  }
 
   function escape() {
-    if (glassbox.popover.hide(true)) return;
-    if (store.streaming) actions.stop();
+    if (glassbox.popover.hide(true) || glassbox.layers.closeTop()) return;
+    if (glassbox.replay.isOn()) glassbox.replay.stop();
+    else if (store.streaming) actions.stop();
     else glassbox.setSheet(false);
   }
 
@@ -115,6 +125,9 @@
     '.': () => actions.resume(1),
     r: () => actions.regenerate(),
     R: () => actions.regenerate({ newSeed: true }),
+    m: () => glassbox.several.showMenu(document.getElementById('several')),
+    b: () => glassbox.showBranches(),
+    c: () => glassbox.compareCurrent(),
     '?': showKeys,
     '[': () => turn('head', -1),
     ']': () => turn('head', 1),
@@ -131,6 +144,7 @@
     if (event.defaultPrevented || event.isComposing || event.ctrlKey || event.metaKey || event.altKey)
       return true;
     if (document.querySelector('dialog[open]')) return true;
+    if (glassbox.layers.covers() && !['Escape', '?'].includes(key)) return true; // the chat cannot be seen
     if (!target.closest) return false;
     if (target.closest(TYPING)) return key !== 'Escape';
     return Boolean((key === ' ' || key === 'Enter') && target.closest(PRESSABLE));

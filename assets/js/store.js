@@ -21,6 +21,10 @@
    * @property {number} [par] index into settings
    * @property {Array<[number, string, number, number, string]>} [cand] id, text, raw, final, removed by
    * @property {string} [finish]
+   * @property {number} [fl] natural log of the probability after the filters
+   * @property {Array<[string, number, number]>} [st] filters that acted: name, tokens left, share of the mass kept
+   * @property {string[]} [ig] filters that were not applied here
+   * @property {number} [dt] seconds since the token before, or since the reply was asked for
    * @property {[number, number]} [part] k of n for a character split over n tokens; n is 0 while open
    */
 
@@ -37,11 +41,17 @@
     params: {},
     defaults: {},
     limits: {},
+    /** @type {Object<string, object>} preset -> what differs from neutral */ presets: {},
+    /** value of each switch at which its filter does nothing */ neutral: {},
+    /** @type {Object<string, string[]>} filter -> its parameters */ filters: {},
+    /** @type {string[]} the usual order of the filters */ order: [],
     seed: 0,
     selection: { branch: 0, position: 0, layer: 0, head: 0, follow: true },
     /** @type {null|{query?: number, key?: number, layer?: number, head?: number}} */ hover: null,
     branches: [],
     branch: 0,
+    /** @type {null|{from: number, list: object[]}} several replies to one prompt of `from` tokens */ samples:
+      null,
     rows: 0,
     tps: 0,
     memory: 0,
@@ -104,8 +114,7 @@
   }
 
   /** Numbers the parts of split characters from `from` on; returns the first index whose mark changed. */
-  function markParts(from) {
-    const { tokens } = store;
+  function markParts(tokens, from) {
     let first = from;
     while (first > 0 && tokens[first - 1].s === '' && !tokens[first - 1].sp) first--;
     for (let i = first, open = 0; i < tokens.length; i++) {
@@ -137,7 +146,7 @@
     if (truncated) tokens.length = start;
     if (!truncated && !added.length) return;
     for (const token of added) tokens.push(token);
-    emit('tokens', { from: markParts(start), truncated });
+    emit('tokens', { from: markParts(tokens, start), truncated });
     keepSelectionInside(true);
   }
 
@@ -158,16 +167,42 @@
   const isStale = (message) =>
     message.sid !== store.sid || message.run < store.run || message.epoch < store.epoch;
 
+  // ---- several replies at once ----
+
+  /** Begins to collect several replies to one prompt; null forgets those there are. */
+  function setSamples(list) {
+    if (!list && !store.samples) return;
+    store.samples = list && { from: 0, list: list.map((one) => ({ finish: null, ...one, toks: [] })) };
+    emit('samples', { fresh: true });
+  }
+
+  /** Takes the tokens of several replies in; false when some before them are missing. */
+  function takeSamples({ from, samples: parts }) {
+    if (!parts || !store.samples) return true;
+    const { list } = store.samples;
+    const known = parts.map(({ k, toks }) => (toks.length ? list[k].toks.length - (toks[0].i - from) : 0));
+    if (known.some((n) => n < 0)) return false;
+    store.samples.from = from;
+    parts.forEach(({ k, toks, finish }, at) => {
+      list[k].toks.push(...toks.slice(known[at]));
+      if (finish) list[k].finish = finish;
+    });
+    emit('samples', { fresh: false });
+    return true;
+  }
+
   /**
    * Takes one pushed message in. Messages of another session, an older run or an older history change
    * nothing.
-   * @returns {boolean} false when tokens between the store's last and the message's first are missing
+   * @returns {boolean} false when tokens or settings between the store's last and the message's first are missing
    */
   function apply(message) {
     if (isStale(message)) return true;
     if (message.from > store.tokens.length) return false;
+    if ((message.settings_from || 0) > store.settings.length) return false;
     store.run = message.run;
-    if (message.settings) store.settings = message.settings;
+    if (message.settings) store.settings.splice(message.settings_from || 0, Infinity, ...message.settings);
+    if (!takeSamples(message)) return false;
     setTokens(message);
     setStats(message);
     if (message.rows && message.rows.items) emitRows(message.rows);
@@ -243,6 +278,8 @@
     emit,
     mount,
     apply,
+    setSamples,
+    markParts,
     select,
     hoverAt,
     looking,

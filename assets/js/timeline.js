@@ -1,156 +1,27 @@
 /**
- * One tick a token: entropy as a line, surprise as bars, roles as bands, flags where settings changed. Dragging
- * or arrow keys move the selection.
+ * The strip under the panels: the picture of all tokens, where the selection stands in it, the replay. Dragging or
+ * arrow keys move the selection.
  */
 (() => {
   'use strict';
   const { glassbox } = window;
-  const { store, sampled } = glassbox;
-  const { el, icon, iconButton, translate, fitCanvas, css, bits, tokenText, marked, debounceFrame } =
-    glassbox.dom;
-
-  const SIDE = 8;
-  const WIDEST = 16; // a short conversation does not fill the strip
-  const SMALL = 70; // a canvas lower than this has no room for words
-  const BAND = { assistant: '--ra', user: '--ru', system: '--rs', text: '--ra' };
-  const LABEL_ROOM = 50;
-
-  // ---- drawing ----
-
-  const tickWidth = (w) => Math.min(WIDEST, (w - 2 * SIDE) / Math.max(1, store.tokens.length));
-
-  /** Where things stand on the canvas: tick width, top and bottom of the plot, the value at the top. */
-  function measure(w, h) {
-    const small = h < SMALL;
-    let most = 1;
-    for (const token of store.tokens) if (sampled(token)) most = Math.max(most, token.ent || 0);
-    return {
-      w,
-      h,
-      small,
-      most,
-      tick: tickWidth(w),
-      top: small ? 14 : 24,
-      bottom: h - (small ? 10 : 22),
-    };
-  }
-
-  const xOf = (m, i) => SIDE + i * m.tick;
-  const yOf = (m, nats) => m.bottom - (Math.min(nats, m.most) / m.most) * (m.bottom - m.top);
-
-  /** Stretches of one role, template apart. */
-  function roleRuns() {
-    const runs = [];
-    for (const { role, i } of store.tokens) {
-      const last = runs.at(-1);
-      if (last && last.role === role && last.end === i) last.end++;
-      else runs.push({ role, start: i, end: i + 1 });
-    }
-    return runs.filter(({ role }) => role in BAND);
-  }
-
-  function drawBands(g, m) {
-    let free = 0; // a label begins right of the one before it
-    for (const { role, start, end } of roleRuns()) {
-      const x = xOf(m, start);
-      const width = Math.max(1, (end - start) * m.tick - 1);
-      g.fillStyle = css(BAND[role]);
-      g.fillRect(x, m.bottom + 3, width, 3);
-      if (m.small || width < LABEL_ROOM || x < free) continue;
-      g.fillStyle = css('--ink3');
-      g.fillText(glassbox.t(`band_${role}`), x, m.h - 4);
-      free = x + LABEL_ROOM;
-    }
-  }
-
-  function drawBars(g, m) {
-    const width = Math.max(0.7, m.tick - (m.tick > 4 ? 2 : m.tick * 0.25));
-    for (const token of store.tokens) {
-      const level = sampled(token) ? glassbox.surprise(token.lp) : 0;
-      if (!level) continue;
-      const y = yOf(m, -token.lp);
-      g.fillStyle = `rgba(${css('--su')},${(0.25 + 0.6 * level).toFixed(2)})`;
-      g.fillRect(xOf(m, token.i) + (m.tick - width) / 2, y, width, m.bottom - y);
-    }
-  }
-
-  function drawEntropy(g, m) {
-    g.beginPath();
-    store.tokens.forEach((token, i) => {
-      if (!sampled(token)) return;
-      const draw = sampled(store.tokens[i - 1]) ? 'lineTo' : 'moveTo';
-      g[draw](xOf(m, i + 0.5), yOf(m, token.ent));
-    });
-    Object.assign(g, { strokeStyle: css('--ink'), lineWidth: m.tick < 1.5 ? 1 : 1.4, lineJoin: 'round' });
-    g.stroke();
-  }
-
-  /** Positions where a sampled token's settings differ from those before it, with what changed. */
-  function flags() {
-    const found = [];
-    let before = null;
-    for (const { i, par } of store.tokens) {
-      if (par == null) continue;
-      const text =
-        before === null || par === before
-          ? ''
-          : glassbox.settingsChange(store.settings[before], store.settings[par]);
-      if (text) found.push({ i, text });
-      before = par;
-    }
-    return found;
-  }
-
-  function drawFlags(g, m) {
-    let free = SIDE + g.measureText(scaleText(m)).width + 16;
-    for (const { i, text } of flags()) {
-      const x = Math.round(xOf(m, i));
-      const width = g.measureText(text).width + 10;
-      const named = !m.small && x >= free && x + width <= m.w;
-      const top = named || m.small ? 6 : m.top - 4; // a flag without a name stays out of the others' names
-      g.fillStyle = css('--ink3');
-      g.fillRect(x, top, 1, m.bottom - top);
-      if (!named) continue;
-      g.fillStyle = css('--ink2');
-      g.fillText(text, x + 5, 14);
-      free = x + width;
-    }
-  }
-
-  const scaleText = (m) => (m.small ? '' : glassbox.t('timeline_label', bits(m.most).toFixed(1)));
-
-  function drawCursor(g, m, position) {
-    const token = store.tokens[position];
-    if (!token) return;
-    const x = xOf(m, position + 0.5);
-    g.fillStyle = css('--q');
-    g.fillRect(x - 0.75, m.top - 4, 1.5, m.bottom - m.top + 10);
-    g.beginPath();
-    g.arc(x, sampled(token) ? yOf(m, token.ent) : m.bottom, 3.5, 0, 7);
-    g.fill();
-  }
-
-  function drawCanvas(canvas) {
-    const { g, w, h } = fitCanvas(canvas);
-    if (w < 40) return;
-    const m = measure(w, h);
-    g.textBaseline = 'alphabetic';
-    g.fillStyle = css('--ink3');
-    if (!store.tokens.length) {
-      g.fillText(glassbox.t('timeline_empty'), SIDE, h / 2 + 4);
-      return;
-    }
-    g.fillText(scaleText(m), SIDE, 14);
-    drawBands(g, m);
-    drawBars(g, m);
-    drawEntropy(g, m);
-    drawFlags(g, m);
-    drawCursor(g, m, glassbox.looking().query);
-  }
+  const { store, sampled, plot } = glassbox;
+  const { el, icon, iconButton, translate, bits, tokenText, marked, debounceFrame } = glassbox.dom;
 
   // ---- read-out ----
 
-  function drawReadout({ canvas, play, position, sub }) {
+  function valueText(query, last) {
+    const token = store.tokens[query];
+    if (!token) return '';
+    const { t } = glassbox;
+    const flag = plot.flagAt(query);
+    const facts = [t('timeline_value', query, last, marked(tokenText(token)))];
+    if (sampled(token)) facts.push(t('bits', bits(token.ent).toFixed(2)));
+    if (token.u === null) facts.push(t('fact_hand'));
+    return [...facts, flag].filter(Boolean).join(t('comma'));
+  }
+
+  function drawReadout({ canvas, play, speed, position, sub }) {
     const { query } = glassbox.looking();
     const { tokens } = store;
     const token = tokens[query];
@@ -158,12 +29,10 @@
     position.textContent = tokens.length ? `${query} / ${last}` : '';
     sub.textContent = token && sampled(token) ? glassbox.t('bits', bits(token.ent).toFixed(2)) : '';
     play.disabled = !glassbox.replay.isOn() && (store.streaming || !tokens.some(sampled));
+    speed.hidden = !tokens.length;
     canvas.setAttribute('aria-valuenow', query);
     canvas.setAttribute('aria-valuemax', last);
-    canvas.setAttribute(
-      'aria-valuetext',
-      token ? glassbox.t('timeline_value', query, last, marked(tokenText(token))) : '',
-    );
+    canvas.setAttribute('aria-valuetext', valueText(query, last));
   }
 
   // ---- scrubbing ----
@@ -178,8 +47,7 @@
   function addScrub(canvas) {
     const positionAt = (event) => {
       const box = canvas.getBoundingClientRect();
-      const at = Math.floor((event.clientX - box.left - SIDE) / tickWidth(box.width));
-      return Math.max(0, Math.min(store.tokens.length - 1, at));
+      return plot.positionAt(event.clientX - box.left, box.width);
     };
     let at = 0;
     const go = debounceFrame(() => store.tokens.length && goTo(at));
@@ -189,11 +57,17 @@
       go();
     });
     canvas.addEventListener('pointermove', (event) => {
-      if (!canvas.hasPointerCapture(event.pointerId)) return;
+      if (!canvas.hasPointerCapture(event.pointerId)) return tellFlag(canvas, positionAt(event));
       at = positionAt(event);
-      go();
+      return go();
     });
     canvas.addEventListener('keydown', onKey);
+  }
+
+  /** A flag that has no room for its name says it when it is pointed at. */
+  function tellFlag(canvas, position) {
+    const near = [position, position - 1, position + 1].map(plot.flagAt).find(Boolean) || '';
+    if (canvas.title !== near) canvas.title = near;
   }
 
   function onKey(event) {
@@ -221,6 +95,21 @@
     translate(button.parentNode);
   }
 
+  /** How fast a reply is replayed, as a share of its own pace. */
+  function speedMenu() {
+    const select = el('select', 'num');
+    select.id = 'speed';
+    select.dataset.tip = 'replay_speed';
+    for (const speed of glassbox.replay.SPEEDS) {
+      const option = el('option', '', `${speed}×`);
+      option.value = speed;
+      select.append(option);
+    }
+    select.value = 1;
+    select.addEventListener('change', () => glassbox.replay.setSpeed(Number(select.value)));
+    return select;
+  }
+
   function build(root) {
     const canvas = el('canvas');
     canvas.id = 'scrub';
@@ -228,11 +117,12 @@
     canvas.setAttribute('role', 'slider');
     canvas.setAttribute('aria-valuemin', '0');
     const play = iconButton('play', 'replay', glassbox.replay.turn, 'replay');
-    const parts = { canvas, play, position: el('b', 'num'), sub: el('small', 'mut num') };
-    const text = el('div');
+    const speed = speedMenu();
+    const parts = { canvas, play, speed, position: el('b', 'num'), sub: el('small', 'mut num') };
+    const text = el('div', 'at');
     text.append(parts.position, parts.sub);
     const controls = el('div', 'tlc');
-    controls.append(play, text);
+    controls.append(play, text, speed);
     const wrap = el('div', 'tlw');
     wrap.append(canvas);
     const panel = el('section', 'tl');
@@ -245,7 +135,7 @@
     const parts = build(root);
     addScrub(parts.canvas);
     const draw = debounceFrame(() => {
-      drawCanvas(parts.canvas);
+      plot.drawTimeline(parts.canvas);
       drawReadout(parts);
     });
     const drawTexts = () => {

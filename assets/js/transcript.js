@@ -6,39 +6,20 @@
   'use strict';
   const { glassbox } = window;
   const { store, sampled } = glassbox;
-  const { el, iconButton, translate, bits, tokenText } = glassbox.dom;
+  const { el, iconButton, translate } = glassbox.dom;
 
   const BANDS = 3; // looks of the settings underline; more settings go round
+  const NEAR = 4; // tokens; a flag so close to the one before it is a tick: a slider that is dragged leaves many
 
-  /** @typedef {{m: number, role: string, node: HTMLElement, txt: HTMLElement, meta: HTMLElement,
-   *   positions: number[], tps: number, finish: string|null}} Bubble */
+  /** @typedef {{m: number, role: string, node: HTMLElement, txt: HTMLElement, meta: HTMLElement, figs: HTMLElement,
+   *   ends: HTMLElement, positions: number[], stats: object, tps: number, finish: string|null}} Bubble */
 
   const isShown = (token) => token.role !== 'template' || sampled(token);
 
-  function textNodes(text) {
-    const nodes = [];
-    text.split('\n').forEach((line, at) => {
-      if (at) nodes.push(el('span', 'nl'), '\n');
-      if (line) nodes.push(line);
-    });
-    return nodes;
-  }
-
-  /**
-   * One token: its leading spaces stay outside the tint, its newlines are drawn, parts of a character
-   * numbered.
-   */
-  function tokenSpan(token) {
-    const span = el('span', 't');
+  /** A token of the conversation: it can be found by its position. */
+  function spanOf(token) {
+    const span = glassbox.tokenSpan(token);
     Object.assign(span.dataset, { pos: token.i, role: token.role });
-    const text = token.part && token.part[1] === 0 ? tokenText(token) : token.s;
-    const word = text.replace(/^ +/, '');
-    if (word && word !== text) span.append(el('span', 'lead', text.slice(0, text.length - word.length)));
-    const ink = el('span', 'w');
-    ink.append(...textNodes(word || text));
-    if (token.part && token.part[1]) ink.dataset.part = token.part.join('/');
-    span.append(ink);
-    if (token.sp) span.classList.add('special');
     if (sampled(token)) dressSampled(span, token);
     return span;
   }
@@ -46,7 +27,13 @@
   function dressSampled(span, token) {
     span.dataset.logprob = token.lp.toFixed(4);
     if (token.par != null) span.classList.add(`b${glassbox.bandOf(token.par) % BANDS}`);
-    if (token.u === null) span.classList.add('hand');
+  }
+
+  function linkButton(key, action) {
+    const button = el('button', 'link', glassbox.t(key));
+    button.type = 'button';
+    button.addEventListener('click', action);
+    return button;
   }
 
   class Transcript {
@@ -71,6 +58,7 @@
         while (bubble.positions.length && bubble.positions.at(-1) >= from) bubble.positions.pop();
         const kept = this.spans[bubble.positions.at(-1)];
         while (bubble.txt.lastChild !== kept) bubble.txt.lastChild.remove();
+        bubble.stats = new glassbox.Stats(bubble.positions.map((i) => store.tokens[i]));
         this.drawMeta(bubble);
       }
       this.spans.length = from;
@@ -85,10 +73,11 @@
       if (!isShown(token)) return;
       const bubble = this.bubbleOf(token);
       const change = this.settingsFlag(token);
-      if (change) bubble.txt.append(el('span', 'flag num', change));
-      const span = tokenSpan(token);
+      if (change) bubble.txt.append(this.flag(bubble, token, change));
+      const span = spanOf(token);
       bubble.txt.append(span);
       bubble.positions.push(token.i);
+      bubble.stats.add(token);
       this.spans[token.i] = span;
     }
 
@@ -113,11 +102,16 @@
       who.append(name);
       const txt = el('div', 'txt');
       const meta = el('div', 'meta num');
+      const figs = el('span', 'figs');
+      const ends = el('span', 'ends');
+      meta.append(figs, ends);
+      meta.hidden = true;
       node.append(who, txt, meta);
       if (role === 'user' || role === 'system') who.append(this.editButton(role, node));
       translate(node);
       this.log.append(node);
-      return { m, role, node, txt, meta, positions: [], tps: 0, finish: null };
+      const parts = { m, role, node, txt, meta, figs, ends };
+      return { ...parts, positions: [], stats: new glassbox.Stats(), flagged: NaN, tps: 0, finish: null };
     }
 
     /** A reply is signed with the first word of the model's name. */
@@ -143,6 +137,16 @@
       return glassbox.settingsChange(store.settings[store.tokens[before].par], store.settings[token.par]);
     }
 
+    /** The change in a small box; only a tick where the one before it is near. */
+    flag(bubble, token, change) {
+      const since = token.i - bubble.flagged;
+      const near = since > 0 && since < NEAR;
+      const node = el('span', near ? 'flag tick' : 'flag num', near ? '' : change);
+      node.title = change;
+      bubble.flagged = token.i;
+      return node;
+    }
+
     /** What a bubble says, without special tokens; ready for the clipboard or the editor. */
     textOf(bubble) {
       return bubble.positions
@@ -155,40 +159,31 @@
     // ---- the line under a reply ----
 
     drawMeta(bubble) {
-      const drawn = bubble.positions.map((i) => store.tokens[i]).filter(sampled);
+      const { stats } = bubble;
       const isLast = bubble === this.last;
-      const live = isLast && store.streaming && !['user', 'system'].includes(bubble.role);
+      const live = isLast && store.streaming && !store.samples && !['user', 'system'].includes(bubble.role);
       bubble.node.classList.toggle('live', live);
-      bubble.meta.replaceChildren();
-      if (!drawn.length) return;
+      bubble.meta.hidden = !stats.n;
+      if (!stats.n) return;
       if (live) bubble.tps = store.tps;
       if (isLast) bubble.finish = store.finish;
-      bubble.meta.append(...this.figures(drawn, bubble.tps).map((text) => el('span', '', text)));
-      if (live) return;
-      // only a reply that was interrupted has no reason of its own
-      const finish = drawn.at(-1).finish || bubble.finish || 'stopped';
-      bubble.meta.append(el('span', `finish ${finish}`, glassbox.t(`finish_${finish}`)));
-      this.addReplyActions(bubble, isLast);
+      glassbox.drawFigures(bubble.figs, glassbox.figures(stats, bubble.tps));
+      bubble.ends.replaceChildren();
+      if (!live) this.drawEnd(bubble, isLast);
     }
 
-    /** How many tokens the model drew, how surprising they were, how fast they came if that is known. */
-    figures(drawn, tps) {
-      const { t } = glassbox;
-      const surprise = drawn.reduce((sum, token) => sum - bits(token.lp), 0) / drawn.length;
-      const count = drawn.length === 1 ? t('meta_token') : t('meta_tokens', drawn.length);
-      const figures = [count, t('meta_bits', surprise.toFixed(2))];
-      return tps ? [...figures, t('meta_tps', tps.toFixed(1))] : figures;
-    }
-
-    addReplyActions(bubble, isLast) {
+    /** Why the reply ended and what can be done with it; only one that was interrupted has no reason of its own. */
+    drawEnd(bubble, isLast) {
+      const last = store.tokens[bubble.positions.at(-1)];
+      const finish = last.finish || bubble.finish || 'stopped';
+      bubble.ends.append(el('span', `finish ${finish}`, glassbox.t(`finish_${finish}`)));
       if (isLast && glassbox.actions.canResume()) {
-        const more = el('button', 'link', glassbox.t('continue'));
-        more.type = 'button';
-        more.addEventListener('click', () => glassbox.actions.resume());
-        bubble.meta.append(more);
+        bubble.ends.append(linkButton('continue', () => glassbox.actions.resume()));
+        if (glassbox.choice) bubble.ends.append(linkButton('choose_next', () => glassbox.choice.showNext()));
       }
-      bubble.meta.append(iconButton('copy', 'copy', () => glassbox.copyText(this.textOf(bubble), 'copied')));
-      translate(bubble.meta);
+      const copy = () => glassbox.copyText(this.textOf(bubble), 'copied');
+      bubble.ends.append(iconButton('copy', 'copy', copy));
+      translate(bubble.ends);
     }
 
     /** Redraws the lines under the last `n` bubbles: the language changed, or a reply goes on or ended. */

@@ -26,12 +26,15 @@
   /** Fills `node` with the welcome; the examples wait for the model. */
   function drawWelcome(node) {
     const { t } = glassbox;
+    const drawn = [store.lang, store.sid, store.epoch].join();
+    if (node.dataset.drawn === drawn) return; // what is being written there stays
+    node.dataset.drawn = drawn;
     node.replaceChildren(el('h2', '', t('welcome_title')), el('p', '', t('welcome_text')));
     if (!store.model) {
       node.append(el('p', 'wait', t('connecting')));
       return;
     }
-    node.append(el('p', 'small', modelText()), el('h3', '', t('welcome_try')));
+    node.append(el('p', 'small', modelText()), glassbox.systemLine(), el('h3', '', t('welcome_try')));
     const list = el('div', 'examples');
     list.append(...EXAMPLES.map(example));
     node.append(list);

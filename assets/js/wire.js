@@ -141,7 +141,8 @@
   async function hello() {
     const reply = await rpc('hello', greetingArgs());
     const { sid, model, defaults = {}, limits = {}, example = false } = reply;
-    Object.assign(store, { sid, model, defaults, limits, example });
+    const { presets = {}, neutral = {}, filters = {}, order = [] } = reply;
+    Object.assign(store, { sid, model, defaults, limits, example, presets, neutral, filters, order });
     sessionStorage.setItem(KEPT, sid);
     adopt(reply);
     glassbox.emit('hello');

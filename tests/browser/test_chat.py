@@ -1,6 +1,9 @@
 """A conversation as a person has it: streaming, stopping, editing, forking, reloading, two tabs."""
 
 import json
+import math
+
+import pytest
 
 from tests.browser.conftest import Glassbox
 
@@ -184,8 +187,8 @@ def test_two_tabs_do_not_share_anything(open_page):
     a.wait_idle()
     b.wait_idle()
     assert a.state("sid") != b.state("sid")
-    assert "second" not in a.log.inner_text()
-    assert "first" not in b.log.inner_text()
+    assert "the second" not in a.log.inner_text()
+    assert "the first" not in b.log.inner_text()
     assert a.state("params")["temperature"] == 0
     assert len(b.reply()) == 6
 
@@ -210,3 +213,101 @@ def test_gradios_clock_does_not_redraw_a_page_at_rest(glassbox: Glassbox, browse
     events = json.loads((tmp_path / "trace.json").read_text("utf-8"))["traceEvents"]
     asked = [json.dumps(event) for event in events if event["name"] == "RequestAnimationFrame"]
     assert sum("statustracker" in event for event in asked) < 5  # the clock asks 60 times a second
+
+
+def test_a_reply_tells_its_statistics_in_one_line(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=8, temperature=1.0)
+    glassbox.say("Name a colour.")
+    reply = glassbox.reply()
+    meta = glassbox.page.locator("#transcript .msg.assistant .meta")
+    figure = {name: meta.locator(f"[data-figure={name}]") for name in ("tokens", "bits", "perplexity", "tps", "first")}
+    nats = -sum(t["lp"] for t in reply) / len(reply)
+    assert figure["tokens"].inner_text().split()[0] == str(len(reply))
+    assert float(figure["bits"].inner_text().split()[0]) == pytest.approx(nats / math.log(2), abs=0.006)
+    assert float(figure["perplexity"].inner_text().split()[1]) == pytest.approx(math.exp(nats), rel=0.01)
+    assert float(figure["first"].text_content().split()[1]) == pytest.approx(reply[0]["dt"], abs=0.006)
+    assert all(one.get_attribute("title") for one in figure.values())
+    assert meta.bounding_box()["height"] <= 24
+
+
+def test_tokens_chosen_by_hand_are_counted(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=4, temperature=0)
+    glassbox.say("Name a colour.")
+    token = glassbox.reply()[1]
+    other = next(c[0] for c in token["cand"] if c[0] != token["id"])
+    run = glassbox.state("run")
+    glassbox.page.evaluate("([i, id]) => window.glassbox.actions.fork(i, id)", [token["i"], other])
+    glassbox.wait("s.run > arg", run)
+    glassbox.wait_idle()
+    assert glassbox.page.locator("#transcript [data-figure=hand]").text_content().startswith("1 ")
+    assert glassbox.page.locator("#transcript .t.hand").count() == 1
+
+
+def test_a_reply_that_can_go_on_offers_to_choose_its_next_token(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=2)
+    glassbox.say("Name a colour.")
+    glassbox.page.get_by_role("button", name="Choose next").click()
+    glassbox.page.wait_for_function("() => window.glassbox.choice.ahead", polling=100)
+
+
+def test_the_timeline_tells_what_changed_at_a_token(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=2, temperature=0.7)
+    glassbox.say("Name a colour.")
+    n = len(glassbox.state("tokens"))
+    glassbox.settings(temperature=0)
+    glassbox.page.evaluate("() => window.glassbox.actions.resume(1)")
+    glassbox.wait("s.tokens.length > arg && !s.streaming", n)
+    scrub = glassbox.page.locator("#scrub")
+    scrub.focus()
+    scrub.press("End")
+    glassbox.page.wait_for_function("() => document.getElementById('scrub').ariaValueText.includes('0.7 → 0')")
+    assert "0.7 → 0" in glassbox.page.locator("#transcript .flag").inner_text()
+
+
+def test_a_system_prompt_is_set_before_the_first_message(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=3)
+    page = glassbox.page
+    page.locator("#system").fill("You write tiny stories.")
+    page.locator("#system").press("Enter")
+    page.locator("#message").fill("Begin.")
+    page.locator("#message").press("Enter")
+    glassbox.wait("s.tokens.some((t) => t.lp != null)")
+    glassbox.wait_idle()
+    system = "".join(t["s"] for t in glassbox.state("tokens") if t["role"] == "system")
+    assert system == "You write tiny stories."
+    page.locator("#new-chat").click()
+    glassbox.wait("s.tokens.length === 0")
+    assert page.locator("#system").input_value() == ""
+
+
+def test_the_replay_keeps_the_pace_of_the_reply_and_ends_where_it_was(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=8, temperature=0)
+    glassbox.say("Name a colour.")
+    reply = glassbox.reply()
+    page = glassbox.page
+    page.locator("#speed").select_option("4")
+    begun = page.evaluate("() => performance.now()")
+    page.locator("#replay").click()
+    glassbox.wait("arg && !s.selection.follow", True)
+    page.wait_for_function("() => !window.glassbox.replay.isOn()", polling=50)
+    took = page.evaluate("() => performance.now()") - begun
+    written = sum(t["dt"] for t in reply[1:]) * 1000
+    assert took >= written / 4
+    assert page.locator("#transcript .fut").count() == 0
+    assert glassbox.state("selection")["follow"]
+
+
+def test_dragging_the_timeline_moves_the_selection_of_every_panel(glassbox: Glassbox):
+    glassbox.settings(max_new_tokens=8, temperature=0)
+    glassbox.say("Name a colour.")
+    box = glassbox.page.locator("#scrub").bounding_box()
+    tick = min(16, (box["width"] - 16) / len(glassbox.state("tokens")))
+    first, last = glassbox.reply()[0]["i"], glassbox.reply()[5]["i"]
+    mouse = glassbox.page.mouse
+    mouse.move(box["x"] + 8 + tick * (first + 0.5), box["y"] + 40)
+    mouse.down()
+    glassbox.wait("s.selection.position === arg", first)
+    mouse.move(box["x"] + 8 + tick * (last + 0.5), box["y"] + 40)
+    mouse.up()
+    glassbox.wait("s.selection.position === arg", last)
+    assert glassbox.page.locator(f'#transcript [data-pos="{last}"].q').count() == 1
