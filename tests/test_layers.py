@@ -8,8 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
     {"config", "params", "vocabulary", "catalog", "weights"},
-    {"model", "tokenizer", "filters", "survivors"},
-    {"cache", "checkpoint", "chat", "lexicon"},
+    {"model", "tokenizer", "filters"},
+    {"cache", "checkpoint", "chat", "lexicon", "survivors"},
     {"sampling"},
     {"branch", "runner"},
     {"session"},
