@@ -104,10 +104,13 @@ class Branch:
         return replace(kept, **changes)
 
     def reply_start_at(self, position: int) -> int:
-        """Where the reply begins that the token at `position` belongs to; `position` itself for a token of none."""
+        """Where the reply begins that the token at `position` belongs to; `position` itself for a token of none.
+
+        The token that ends a reply belongs to it, though it is the template's once another message follows.
+        """
         if position >= self.reply_start:
             return self.reply_start
-        inside = (s.start for s in self.spans if s.role == "assistant" and s.start <= position < s.end)
+        inside = (s.start for s in self.spans if s.role == "assistant" and s.start <= position <= s.end)
         return next(inside, position)
 
     @property

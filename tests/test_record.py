@@ -53,6 +53,16 @@ def test_every_draw_of_every_branch_comes_out_again(engine, talk):
         assert replay(engine, opened) == len(drawn) >= 12
 
 
+def test_the_end_of_an_earlier_reply_comes_out_again_under_its_grammar(engine):
+    session = engine.session("hello", WARM.replace(grammar=("choice", "yes\nno"), mirostat_tau=3.0))
+    assert [e.finish for e in engine.stream(session)][-1] == "end"
+    engine.extend(session, [*engine.messages(session), {"role": "user", "content": "more"}])
+    session.params = WARM.replace(min_new_tokens=4)
+    drawn = len([*engine.stream(session)])
+    opened = from_record(engine, saved(session))
+    assert replay(engine, opened) == drawn + len([r for r in opened.records if r and r.params.grammar])
+
+
 def test_a_conversation_goes_on_after_it_was_opened(engine, talk):
     opened = from_record(engine, saved(talk))
     for session in (talk, opened):
