@@ -186,9 +186,7 @@ class Remote:
                 if all(session.run != run for session, run in running):
                     break
         for session, run in zip(sessions, runs, strict=True):
-            with session.lock:
-                if session.finish is None and session.run != run:
-                    session.finish = "stopped"
+            session.end_run(run)
 
     def feed(self, session: Session) -> None:
         """As `Engine.feed`."""

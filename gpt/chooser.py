@@ -8,7 +8,7 @@ time later.
 import math
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -48,30 +48,29 @@ class Chooser:
     @torch.inference_mode()
     def choose(self, session: Session, logits: Tensor) -> TokenEvent:
         """Take the next token of a session from logits (V,): the one that was chosen by hand, else the one drawn."""
-        branch, params, seed = session.current, session.params, session.seed
-        position = len(branch.tokens)
-        shaped = shape_logits(logits, params, step_at(branch, position, params, seed), self.lexicon)
+        branch, params, seed = session.current, session.params, session.seed  # read once: a slider may replace them now
+        step = step_at(branch, len(branch.tokens), params, seed)
+        shaped = shape_logits(logits, params, step, self.lexicon)
         by_hand = bool(branch.forced)
-        u = None if by_hand else uniform(seed, position)
+        u = None if by_hand else uniform(seed, len(branch.tokens))
         token = branch.forced[0] if by_hand else pick(shaped.final, u, shaped.left)
         branch.forced = branch.forced[1:]
-        finish, text = self._outcome(session, token)
-        event = self._event(session, shaped, token, u, finish, text)
+        event = self._event(branch, params, step, shaped, token, u)
+        now = time.perf_counter()
+        seconds = now - (now if session.clock is None else session.clock)
+        session.clock = now
+        event = replace(event, seed=seed, seconds=seconds)
         session.append(event)
         return event
 
     def _event(
-        self, session: Session, shaped: Shaped, token: int, u: float | None, finish: str | None, text: str
+        self, branch: Branch, params: SamplingParams, step: Step, shaped: Shaped, token: int, u: float | None
     ) -> TokenEvent:
-        params, position = session.params, len(session.tokens)
+        finish, text = self._outcome(branch, params, token)
         final = float(shaped.final[token])
         final_logprob = math.log(final) if final > 0 else -math.inf
-        mu = next_mu(_mu_before(session.current, position), params, final_logprob)
-        now = time.perf_counter()
-        seconds = now - (now if session.clock is None else session.clock)
-        session.clock = now
         return TokenEvent(
-            position,
+            len(branch.tokens),
             token,
             text,
             float(shaped.logprobs[token]),
@@ -82,11 +81,9 @@ class Chooser:
             params,
             finish,
             final_logprob,
-            session.seed,
-            shaped.stages,
-            shaped.ignored,
-            mu,
-            seconds,
+            stages=shaped.stages,
+            ignored=shaped.ignored,
+            mu=next_mu(step.mu, params, final_logprob),
         )
 
     def candidates(self, shaped: Shaped, top: Sequence[int], others: Sequence[int] = ()) -> tuple[Candidate, ...]:
@@ -109,15 +106,15 @@ class Chooser:
 
     # ---- what a token means for the reply ----------------------------------------------------------------
 
-    def _outcome(self, session: Session, token: int) -> tuple[str | None, str]:
+    def _outcome(self, branch: Branch, params: SamplingParams, token: int) -> tuple[str | None, str]:
         """Whether the token ends the reply, and the text it completes; what may begin a stop string waits."""
-        params, reply = session.params, [*session.tokens[session.reply_start :], token]
+        reply, n = [*branch.tokens[branch.reply_start :], token], len(branch.tokens) + 1
         finish = None
         if token in self.tokenizer.end_tokens:
             finish = "end"
-        elif len(session.tokens) + 1 >= self.block_size:
+        elif n >= self.block_size:
             finish = "context"
-        elif len(session.tokens) + 1 - session.current.budget_start >= params.max_new_tokens:
+        elif n - branch.budget_start >= params.max_new_tokens:
             finish = "length"
         if not params.stop:
             text = self.tokenizer.pieces(reply[-4:])[-1]  # a character is 4 bytes at most

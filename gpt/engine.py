@@ -121,9 +121,7 @@ class Engine:
             if chosen:
                 yield chosen
         for session, run in zip(sessions, runs, strict=True):
-            with session.lock:
-                if session.finish is None and session.run != run:
-                    session.finish = "stopped"
+            session.end_run(run)
 
     def step(self, sessions: Sequence[Session]) -> list[TokenEvent | None]:
         """Feed each session its next tokens in one forward; the token each then chose, or None while its prompt is

@@ -88,6 +88,12 @@ class Session:
         self.run += 1
         return self.run
 
+    def end_run(self, run: int) -> None:
+        """Count the reply that `run` was writing as stopped, unless it ended or that run is still in force."""
+        with self.lock:
+            if self.finish is None and self.run != run:
+                self.finish = "stopped"
+
     def append(self, event: TokenEvent) -> None:
         """Take a chosen token."""
         self.tokens.append(event.token)

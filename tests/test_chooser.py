@@ -3,9 +3,10 @@
 import pytest
 import torch
 
+from gpt import chooser
 from gpt.chooser import step_at
 from gpt.params import SamplingParams
-from gpt.sampling import uniform
+from gpt.sampling import shape_logits, uniform
 
 WARM = SamplingParams(temperature=1.3, top_k=50, min_p=0.01, max_new_tokens=10)
 
@@ -90,6 +91,19 @@ def test_mirostat_goes_on_from_the_state_in_the_record_before(engine):
     assert all(event.mu is not None for event in events)
     assert step_at(session.current, events[4].position, session.params, 0).mu == events[3].mu
     assert step_at(session.current, events[0].position, session.params, 0).mu is None
+
+
+def test_a_slider_moved_while_a_token_is_chosen_changes_nothing_of_its_record(engine, monkeypatch):
+    session = engine.session("hello", WARM, seed=3)
+
+    def moved(*args, **options):
+        session.params, session.seed = WARM.replace(temperature=0.1, max_new_tokens=1), 99
+        return shape_logits(*args, **options)
+
+    monkeypatch.setattr(chooser, "shape_logits", moved)
+    event = next(engine.stream(session))
+    assert (event.params, event.seed, event.finish) == (WARM, 3, None)
+    assert event.u == uniform(3, event.position)
 
 
 def test_seconds_are_those_since_the_token_before(engine, monkeypatch):

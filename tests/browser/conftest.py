@@ -143,5 +143,14 @@ class Glassbox:
         self.wait("new Set(s.tokens.filter((t) => t.role === 'user').map((t) => t.m)).size > arg", turns)
         self.wait_idle()
 
+    def fork(self, number: int) -> None:
+        """Put the likeliest other token in place of one of the reply's, and wait for what follows."""
+        token = self.reply()[number]
+        other = next(c[0] for c in token["cand"] if c[0] != token["id"])
+        run = self.state("run")
+        self.page.evaluate("([i, id]) => window.glassbox.actions.fork(i, id)", [token["i"], other])
+        self.wait("s.run > arg", run)
+        self.wait_idle()
+
     def turns(self) -> int:
         return len({t["m"] for t in self.state("tokens") if t["role"] == "user"})

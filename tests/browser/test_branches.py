@@ -12,12 +12,8 @@ def forked(glassbox: Glassbox) -> Glassbox:
     """A reply of 8 tokens, and a second branch that leaves it at its fourth token."""
     glassbox.settings(max_new_tokens=8, temperature=0)
     glassbox.say("Name a colour.")
-    token = glassbox.reply()[3]
-    other = next(c[0] for c in token["cand"] if c[0] != token["id"])
-    run = glassbox.state("run")
-    glassbox.page.evaluate("([i, id]) => window.glassbox.actions.fork(i, id)", [token["i"], other])
-    glassbox.wait("s.run > arg && s.branches.length === 2", run)
-    glassbox.wait_idle()
+    glassbox.fork(3)
+    glassbox.wait("s.branches.length === 2")
     return glassbox
 
 
