@@ -80,11 +80,11 @@ class KeysAndValues(KVCache):
 
     def __init__(self, engine: Engine) -> None:
         super().__init__(engine.config, engine.device, engine.dtype)
-        self._buffers = (self._buffers[0][:, :0], *self._buffers[1:])
+        self._buffers = self._buffers._replace(queries=self._buffers.queries[:, :0])
 
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
         start, end = self.length, self.length + k.shape[2]
-        _, keys, values, _ = self._buffers
+        _, keys, values, *_ = self._buffers
         for buffer, new in ((keys, k), (values, v)):
             buffer[layer, :, start:end] = new[0]
         return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]

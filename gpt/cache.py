@@ -3,12 +3,14 @@
 Those extra writes are all that capture costs: any attention pattern is rebuilt later as softmax(q k^T / sqrt(D))
 (interp.py), and the logits after any position by one product with the output matrix. So memory grows with the text,
 not with its square nor with the vocabulary, and cutting or copying the cache cannot put what is shown and the text out
-of step. Nothing here knows about tokens or models.
+of step. Where memory is bounded, queries are kept of the last positions only; keys and values never go, because the
+model needs them. Nothing here knows about tokens or models.
 
 A step is: `reserve(n)`, one `append` per layer, `keep`, `advance(n)`. Rows at and after `length` are never read.
 """
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,33 +18,67 @@ from torch import Tensor
 from gpt.config import GPTConfig
 from gpt.model import Segment
 
-__all__ = ["KVCache", "PackedCaches"]
+__all__ = ["KVCache", "PackedCaches", "Reading"]
 
 BLOCK = 256  # positions by which the buffers grow
+
+
+class _Buffers(NamedTuple):
+    """What is held, replaced as one: a reader on another thread has the old buffers or the new ones, never a mix."""
+
+    queries: Tensor  # (L, H, capacity - first, D)
+    keys: Tensor  # (L, G, capacity, D)
+    values: Tensor  # (L, G, capacity, D)
+    hidden: Tensor  # (1, 1, capacity, C)
+    first: int  # the first position whose query is here
+
+
+class Reading(NamedTuple):
+    """Views of one moment, for whoever reads while the text goes on: rows first..length-1 can be derived."""
+
+    queries: Tensor  # (L, H, length - first, D)
+    keys: Tensor  # (L, G, length, D)
+    values: Tensor  # (L, G, length, D)
+    first: int
+    length: int
 
 
 class KVCache:
     """What a model has computed for one sequence, for S = `length` positions.
 
-    Queries (L, H, S, D), keys and values (L, G, S, D), hidden states after the last norm (S, C). `reads` are the
-    positions at which each read of one or more tokens began: the same reads give the same numbers, bit for bit.
+    Queries (L, H, S - first, D), keys and values (L, G, S, D), hidden states after the last norm (S, C). `reads` are
+    the positions at which each read of one or more tokens began: the same reads give the same numbers, bit for bit.
+    `query_bytes` bounds what the queries may take, reserved space included: of a longer text, the last ones are kept.
     """
 
     def __init__(
-        self, config: GPTConfig, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32
+        self,
+        config: GPTConfig,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        query_bytes: int | None = None,
     ) -> None:
         self.length = 0
         self.reads: list[int] = []
         heads = (config.n_head, config.n_kv_head, config.n_kv_head)
         shapes = [*((config.n_layer, h, 0, config.head_dim) for h in heads), (1, 1, 0, config.n_embd)]
-        self._buffers = tuple(torch.empty(shape, device=device, dtype=dtype) for shape in shapes)
+        self._buffers = _Buffers(*(torch.empty(shape, device=device, dtype=dtype) for shape in shapes), first=0)
+        self.window = None
+        if query_bytes is not None:
+            row = config.n_layer * config.n_head * config.head_dim * dtype.itemsize
+            self.window = max(query_bytes // row - BLOCK, BLOCK)
         self._mask: Tensor | None = None
         self._causal = False
 
     @property
     def capacity(self) -> int:
         """Positions that fit before the buffers must grow."""
-        return self._buffers[0].shape[2]
+        return self._buffers.keys.shape[2]
+
+    @property
+    def first_query(self) -> int:
+        """The first position whose query is kept: 0, unless the text has outgrown `query_bytes`."""
+        return min(self._buffers.first, self.length)
 
     @property
     def boundaries(self) -> tuple[int, ...]:
@@ -52,23 +88,31 @@ class KVCache:
     @property
     def nbytes(self) -> int:
         """Bytes held, reserved space included."""
-        return sum(b.nbytes for b in self._buffers)
+        return sum(b.nbytes for b in self._buffers[:4])
+
+    def reading(self) -> Reading:
+        """Queries, keys and values of one moment, as views."""
+        length = self.length  # first: what grows afterwards holds these positions too
+        queries, keys, values, _, first = self._buffers
+        length = min(length, keys.shape[2])  # and what is cut in between holds fewer
+        first = min(first, length)
+        return Reading(queries[:, :, : length - first], keys[:, :, :length], values[:, :, :length], first, length)
 
     def queries(self) -> Tensor:
-        """(L, H, S, D), a view."""
-        return self._buffers[0][:, :, : self.length]
+        """(L, H, S - first_query, D), a view."""
+        return self.reading().queries
 
     def keys(self) -> Tensor:
         """(L, G, S, D), a view."""
-        return self._buffers[1][:, :, : self.length]
+        return self.reading().keys
 
     def values(self) -> Tensor:
         """(L, G, S, D), a view."""
-        return self._buffers[2][:, :, : self.length]
+        return self.reading().values
 
     def hidden(self) -> Tensor:
         """(S, C), a view: what the output matrix makes the logits of the next token from."""
-        return self._buffers[3][0, 0, : self.length]
+        return self._buffers.hidden[0, 0, : self.length]
 
     def reserve(self, n: int) -> None:
         """Make room for n new positions and decide what they may look at: the past, and each other up to themselves."""
@@ -83,14 +127,16 @@ class KVCache:
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
         """Write one layer's new q (1, H, n, D), k and v (1, G, n, D); return them with all keys and values so far."""
         start, end = self.length, self.length + q.shape[2]
-        for buffer, new in zip(self._buffers, (q, k, v), strict=False):
-            buffer[layer, :, start:end] = new[0]
-        _, keys, values, _ = self._buffers
+        queries, keys, values, _, first = self._buffers
+        kept = max(start, first)  # a prompt longer than the window leaves only its end
+        queries[layer, :, kept - first : end - first] = q[0, :, kept - start :]
+        keys[layer, :, start:end] = k[0]
+        values[layer, :, start:end] = v[0]
         return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
 
     def keep(self, hidden: Tensor) -> None:
         """Write the hidden states (1, n, C) of the new positions."""
-        self._buffers[3][0, 0, self.length : self.length + hidden.shape[1]] = hidden[0]
+        self._buffers.hidden[0, 0, self.length : self.length + hidden.shape[1]] = hidden[0]
 
     def advance(self, n: int) -> None:
         """Count the n positions written since `reserve` as present."""
@@ -102,7 +148,11 @@ class KVCache:
         """Take over n positions computed elsewhere: q (L, H, n, D), k and v (L, G, n, D), hidden (n, C)."""
         n = q.shape[2]
         self._grow(self.length + n)
-        for buffer, new in zip(self._buffers, (q, k, v, hidden[None, None]), strict=True):
+        *buffers, first = self._buffers
+        buffers[0] = buffers[0][:, :, max(self.length - first, 0) :]
+        kept = max(first - self.length, 0)
+        buffers[0][:, :, : n - kept] = q[:, :, kept:]
+        for buffer, new in zip(buffers[1:], (k, v, hidden[None, None]), strict=True):
             buffer[:, :, self.length : self.length + n] = new
         self.advance(n)
 
@@ -110,6 +160,8 @@ class KVCache:
         """Forget all positions from `length` on."""
         if not 0 <= length <= self.length:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
+        if length < self._buffers.first:  # no query is left, and there is room for them again
+            self._buffers = self._first_positions(length)
         self.length = length
         self.reads = [start for start in self.reads if start < length]
 
@@ -119,19 +171,33 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         copy = object.__new__(KVCache)
-        copy.length, copy._mask, copy._causal = length, None, False
+        copy.length, copy.window, copy._mask, copy._causal = length, self.window, None, False
         copy.reads = [start for start in self.reads if start < length]
-        copy._buffers = tuple(b[:, :, :length].clone() for b in self._buffers)
+        copy._buffers = self._first_positions(length)
         return copy
+
+    def _first_positions(self, length: int) -> _Buffers:
+        """A copy of what is held of the first `length` positions."""
+        first = min(self._buffers.first, length)
+        queries = self._buffers.queries[:, :, : length - first].clone()
+        return _Buffers(queries, *(b[:, :, :length].clone() for b in self._buffers[1:4]), first)
 
     def _grow(self, need: int) -> None:
         if need <= self.capacity:
             return
-        extra = -(-need // BLOCK) * BLOCK - self.capacity
-        # A new tuple, never in place: a reader on another thread keeps the old buffers, whole.
-        self._buffers = tuple(
-            torch.cat((b, b.new_zeros(*b.shape[:2], extra, b.shape[3])), dim=2) for b in self._buffers
+        capacity = -(-need // BLOCK) * BLOCK
+        queries, *others, first = self._buffers
+        since = first if self.window is None else max(first, need - self.window)
+        self._buffers = _Buffers(
+            _lengthened(queries[:, :, since - first :], capacity - since),
+            *(_lengthened(buffer, capacity) for buffer in others),
+            since,
         )
+
+
+def _lengthened(buffer: Tensor, positions: int) -> Tensor:
+    missing = positions - buffer.shape[2]
+    return torch.cat((buffer, buffer.new_zeros(*buffer.shape[:2], missing, buffer.shape[3])), dim=2)
 
 
 class PackedCaches:
