@@ -1,8 +1,8 @@
 // The page's scripts are classic scripts that share one global, window.glassbox.
 const browser = [
   'window', 'document', 'console', 'location', 'history', 'navigator', 'localStorage', 'sessionStorage', 'fetch', 'crypto',
-  'URLSearchParams', 'URL', 'Blob', 'ResizeObserver', 'MessageChannel', 'OffscreenCanvas', 'ImageData', 'Path2D', 'Option', 'Event', 'Node',
-  'HTMLElement', 'matchMedia', 'getComputedStyle', 'requestAnimationFrame', 'cancelAnimationFrame', 'performance', 'Performance',
+  'URLSearchParams', 'URL', 'Blob', 'ResizeObserver', 'IntersectionObserver', 'MessageChannel', 'OffscreenCanvas', 'ImageData', 'Path2D', 'Option', 'Event', 'Node',
+  'HTMLElement', 'NodeFilter', 'XMLSerializer', 'matchMedia', 'getComputedStyle', 'requestAnimationFrame', 'cancelAnimationFrame', 'performance', 'Performance',
   'setTimeout', 'clearTimeout', 'setInterval', 'clearInterval', 'queueMicrotask', 'structuredClone', 'atob', 'btoa',
   'innerWidth', 'innerHeight', 'devicePixelRatio', 'scrollTo', 'addEventListener', 'getSelection', 'CSS', 'Intl',
 ];

@@ -1,5 +1,5 @@
-"""The named endpoints for gradio_client and REST: /chat, /tokens, /attention and /distribution. Each call has a
-session of its own.
+"""The named endpoints for gradio_client and REST: /chat, /tokens and /distribution, and those of api_attention.py.
+Each call has a session of its own.
 
 Gradio reads names, types and docstrings of these functions at run time, so their annotations must be real
 types: no `from __future__ import annotations` in this file.
@@ -8,18 +8,17 @@ types: no `from __future__ import annotations` in this file.
 import inspect
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import gradio as gr
 
+from demo.api_attention import AttentionEndpoints
 from demo.args import MAX_SEED, patched, whole
 from demo.args import text as written
+from demo.prompts import fill, prompt, refusing
 from demo.stream import Source
 from demo.wire import short
-from gpt.chat import plain
 from gpt.engine import Engine
-from gpt.interp import attention_pattern
 from gpt.options import HELP
 from gpt.params import SamplingParams
 from gpt.session import Session
@@ -28,7 +27,6 @@ __all__ = ["add_endpoints"]
 
 PLACES = 4  # calls that may run at the same time; the next ones wait
 INTERVAL = 1 / 20  # seconds between two states of a reply
-MAX_POSITIONS = 512  # tokens whose weights are returned: they grow with the square
 MAX_CANDIDATES = 1000
 FIRST = ("temperature", "top_k", "top_p", "min_p", "repetition_penalty", "max_new_tokens")  # then seed, then the others
 EXPLAINED = HELP | {
@@ -43,9 +41,11 @@ EXPLAINED = HELP | {
 
 def add_endpoints(engine: Engine, source: Source) -> None:
     """Register the endpoints in the Blocks that are being built. `source` runs the model."""
-    made = Endpoints(engine, source)
-    for endpoint in (_streaming(made.chat), made.tokens, made.attention, _returning(made.distribution)):
+    made, attention = Endpoints(engine, source), AttentionEndpoints(engine, source)
+    mine = (_streaming(made.chat), made.tokens, _returning(made.distribution))
+    for endpoint in (*mine, attention.attention, attention.heads):
         gr.api(endpoint, api_name=endpoint.__name__, concurrency_limit=PLACES, concurrency_id="api")
+    gr.api(attention.attention_file, api_name="attention_file", concurrency_limit=1, concurrency_id="files")
 
 
 # ---- arguments: a method's own, then every sampling parameter by name -------------------------------------------
@@ -123,7 +123,7 @@ class Endpoints:
             session = self.source.session(params=params, seed=whole({"seed": seed}, "seed", 0, MAX_SEED))
             first = [{"role": "system", "content": system}] if system else []
             question = {"role": "user", "content": written({"message": message}, "message")}
-            _fill(self.engine, session, [*first, question])
+            fill(self.engine, session, [*first, question])
             yield from _texts_so_far(self.source, session)
 
     def tokens(self, text: str) -> dict:
@@ -137,32 +137,6 @@ class Endpoints:
         with refusing():
             ids = self.engine.tokenizer.encode(written({"text": text}, "text"))
         return {"ids": ids, "pieces": [self.engine.tokenizer.piece(i) for i in ids]}
-
-    def attention(self, layer: int, head: int, text: str = "", messages: list[dict] | None = None) -> dict:
-        """One head's attention weights over a text or a conversation, as the model reads it.
-
-        Args:
-            layer: counted from 0
-            head: counted from 0
-            text: a plain text, read without the chat template
-            messages: instead of a text, a conversation: [{"role": "user", "content": "..."}, ...]
-        Returns:
-            ids and pieces of the tokens, and weights: weights[i][j] is what token i reads of token j
-        """
-        with refusing():
-            layer = whole({"layer": layer}, "layer", 0, self.engine.config.n_layer - 1)
-            head = whole({"head": head}, "head", 0, self.engine.config.n_head - 1)
-            session = self.source.session()
-            self._read(session, text, messages)
-            if len(session.tokens) > MAX_POSITIONS:
-                raise ValueError(
-                    f"this has {len(session.tokens)} tokens; weights of at most {MAX_POSITIONS} are returned"
-                )
-            self.source.feed(session)
-        weights = attention_pattern(session, layer, [head])[0]
-        rounded = [[round(w, 6) for w in row] for row in weights.tolist()]
-        pieces = [self.engine.tokenizer.piece(i) for i in session.tokens]
-        return {"ids": session.tokens, "pieces": pieces, "weights": rounded}
 
     def distribution(
         self,
@@ -188,7 +162,7 @@ class Endpoints:
             n = whole({"n": n}, "n", 1, MAX_CANDIDATES)
             params = patched(self.engine, SamplingParams(), settings or {})
             session = self.source.session(params=params, seed=whole({"seed": seed}, "seed", 0, MAX_SEED))
-            self._read(session, text, messages)
+            prompt(self.engine, session, text, messages)
             self.source.feed(session)
             position = len(session.tokens)
             choice = self.engine.distribution(session, position, params, self.source.logits(session, position))
@@ -207,27 +181,6 @@ class Endpoints:
             "drawn": choice.drawn,
         }  # fmt: skip
 
-    def _read(self, session: Session, text: str, messages: list[dict] | None) -> None:
-        """Put a conversation, or else a text, into an empty session."""
-        if messages:
-            _fill(self.engine, session, _conversation(messages))
-        else:
-            prompt = plain(written({"text": text}, "text"), self.engine.tokenizer)
-            if len(prompt.tokens) > self.engine.config.block_size:
-                raise ValueError(
-                    f"this is longer than the model's context of {self.engine.config.block_size} tokens; shorten it"
-                )
-            session.rewrite(prompt.tokens, prompt.spans)
-
-
-@contextmanager
-def refusing() -> Iterator[None]:
-    """What a caller did wrong, or what the machine could not do, reaches the caller as one sentence."""
-    try:
-        yield
-    except (RuntimeError, ValueError) as error:
-        raise gr.Error(str(error), print_exception=False) from error
-
 
 def _texts_so_far(source: Source, session: Session) -> Iterator[str]:
     reply, due = "", 0.0
@@ -237,21 +190,3 @@ def _texts_so_far(source: Source, session: Session) -> Iterator[str]:
             due = time.perf_counter() + INTERVAL
             yield reply
     yield reply
-
-
-def _fill(engine: Engine, session: Session, messages: list[dict]) -> None:
-    cut = engine.extend(session, messages)
-    if cut:
-        raise ValueError(f"this is longer than the model's context of {engine.config.block_size} tokens; shorten it")
-
-
-def _conversation(messages: list[dict]) -> list[dict]:
-    good = isinstance(messages, list) and all(
-        isinstance(m, dict) and m.get("role") in ("system", "user", "assistant") and isinstance(m.get("content"), str)
-        for m in messages
-    )
-    if not good:
-        raise ValueError(
-            'messages must be a list like [{"role": "user", "content": "..."}], roles system, user, assistant'
-        )
-    return [{"role": m["role"], "content": m["content"]} for m in messages]

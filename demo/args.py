@@ -1,6 +1,7 @@
 """Reading what comes in. Everything is untrusted: anybody can call the server functions by HTTP."""
 
 import json
+import sys
 from typing import Any
 
 from demo.live import MAX_SETTINGS
@@ -13,6 +14,7 @@ __all__ = [
     "Args",
     "Invalid",
     "Reply",
+    "number",
     "patched",
     "seed_of",
     "text",
@@ -49,6 +51,14 @@ def whole(args: Args, name: str, low: int, high: int, default: int | None = None
     if not isinstance(value, int) or isinstance(value, bool) or not low <= value <= high:
         raise Invalid(f"{name} must be a whole number from {low} to {high}, got {value!r}", name)
     return value
+
+
+def number(args: Args, name: str, default: float) -> float:
+    """The finite number `args[name]`. Raises Invalid."""
+    value = args.get(name, default)
+    if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= sys.float_info.max:
+        raise Invalid(f"{name} must be a number, got {value!r}", name)
+    return float(value)
 
 
 def text(args: Args, name: str) -> str:

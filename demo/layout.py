@@ -13,6 +13,7 @@ from demo.panels.attention import Attention
 from demo.panels.branches import Branches
 from demo.panels.chat import Chat
 from demo.panels.choice import Choices
+from demo.panels.export import Export
 from demo.panels.samples import Sampler
 from demo.panels.sampling import Sampling
 from demo.rpc import Server, fresh_seed
@@ -22,7 +23,7 @@ from gpt.engine import Engine
 
 __all__ = ["PANELS", "build_demo", "launch"]
 
-PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler)  # those with server functions
+PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler, Export)  # those with server functions
 
 PLACES = 8  # replies that may stream at the same time; the next ones wait
 WAITING = 32  # events that may wait

@@ -3,8 +3,8 @@
 There a function marked with `spaces.GPU` runs in a child process that was forked from this one, so nothing
 that the page changes here is seen there. Two channels cross: an anonymous shared mapping, made before the
 fork, carries the parameters and the run id to the worker, which reads them before every token; pickled pieces
-carry each token's event back, with the queries, keys and hidden states of what was read, from which every
-attention pattern is derived here. The values stay in the worker: the next call reads the conversation again.
+carry each token's event back, with the queries, keys, values and hidden states of what was read, from which every
+attention pattern is derived here. The next call reads the conversation again.
 """
 
 import importlib
@@ -42,7 +42,7 @@ def gpu_decorator() -> Callable | None:
     return partial(_spaces.GPU, duration=_seconds) if _spaces else None
 
 
-def _seconds(job: "Job | Look") -> int:
+def _seconds(job: "Job | Look | Gram") -> int:
     """How long a job may take, which counts against its visitor's quota: at least 20 tokens a second."""
     return min(60, 10 + job.longest // 20) if isinstance(job, Job) else 10
 
@@ -129,6 +129,13 @@ class Look:
 
 
 @dataclass(frozen=True)
+class Gram:
+    """The products of one layer's output matrix are wanted (`interp.output_gram`)."""
+
+    layer: int
+
+
+@dataclass(frozen=True)
 class Piece:
     """One token's event (None in the last piece) with the columns that were computed since the piece before.
 
@@ -139,6 +146,7 @@ class Piece:
     event: TokenEvent | None
     queries: np.ndarray  # (L, H, n, D * itemsize) uint8
     keys: np.ndarray  # (L, G, n, D * itemsize) uint8
+    values: np.ndarray  # (L, G, n, D * itemsize) uint8
     hidden: np.ndarray  # (n, C * itemsize) uint8
 
 
@@ -154,11 +162,12 @@ class Remote:
         self._slots = Slots()
         self._tickets = count(1)
         self._running: dict[int, tuple[int, int, int]] = {}  # id of the session -> run, slot, ticket
+        self._grams: dict[int, Tensor] = {}
         self._compute = decorator(self._work)
 
     def session(self, *, params: SamplingParams | None = None, seed: int = 0) -> Session:
         """An empty session whose cache lies in this process, on the CPU."""
-        return Session(KVCache(self.config, "cpu", self.engine.dtype), params, seed)
+        return Session(KVCache(self.config, "cpu", self.engine.dtype, self.engine.query_bytes), params, seed)
 
     def publish(self, session: Session) -> None:
         """Let the worker of this session, if one is running, know its run id and parameters."""
@@ -206,6 +215,13 @@ class Remote:
         (logits,) = self._results(Look(hidden))
         return torch.from_numpy(logits)
 
+    def gram(self, layer: int) -> Tensor:
+        """As `Engine.gram`, asked of the worker once."""
+        if layer not in self._grams:
+            (gram,) = self._results(Gram(layer))
+            self._grams[layer] = torch.from_numpy(gram)
+        return self._grams[layer]
+
     def _call(self, running: Sequence[tuple[Session, int]], branches: Sequence[Branch]) -> Iterator[list[Piece]]:
         """Have a worker go on with `branches`, those of the sessions that run. Gives all slots back in the end."""
         parts: list[Part] = []
@@ -221,7 +237,7 @@ class Remote:
                 self._running.pop(id(session), None)
                 self._slots.give_back(part.slot)
 
-    def _results(self, job: Job | Look) -> Iterator[list[Piece] | np.ndarray]:
+    def _results(self, job: Job | Look | Gram) -> Iterator[list[Piece] | np.ndarray]:
         try:
             yield from self._compute(job)
         except gr.Error as error:  # no GPU was to be had, or the visitor's quota is used up
@@ -233,8 +249,8 @@ class Remote:
         with session.lock:
             if session.run != run:
                 return None
-            queries, keys, hidden = (torch.from_numpy(x).view(dtype) for x in (piece.queries, piece.keys, piece.hidden))
-            session.cache.extend(queries, keys, torch.zeros_like(keys), hidden)
+            columns = (piece.queries, piece.keys, piece.values, piece.hidden)
+            session.cache.extend(*(torch.from_numpy(x).view(dtype) for x in columns))
             if piece.event is not None:
                 session.append(piece.event)
                 session.current.forced = session.current.forced[1:]
@@ -242,11 +258,13 @@ class Remote:
 
     # ---- in the worker -------------------------------------------------------------------------------------
 
-    def _work(self, job: Job | Look) -> Iterator[list[Piece] | np.ndarray]:
+    def _work(self, job: Job | Look | Gram) -> Iterator[list[Piece] | np.ndarray]:
         if isinstance(job, Look):
             hidden = torch.from_numpy(job.hidden).view(self.engine.dtype).to(self.engine.device)
             with torch.inference_mode():
                 yield self.engine.model.unembed(hidden)[0].cpu().numpy()
+        elif isinstance(job, Gram):
+            yield self.engine.gram(job.layer).cpu().numpy()
         else:
             yield from _Worker(self.engine, self._slots, job).pieces()
 
@@ -288,7 +306,8 @@ class _Worker:
     def _piece(self, i: int, event: TokenEvent | None) -> Piece:
         cache, start = self.sessions[i].cache, self.sent[i]
         self.sent[i] = cache.length
-        columns = (cache.queries()[:, :, start:], cache.keys()[:, :, start:], cache.hidden()[start:])
+        columns = (x[:, :, start:] for x in cache.reading()[:3])
+        columns = (*columns, cache.hidden()[start:])
         return Piece(i, event, *map(_bytes, columns))
 
 

@@ -22,6 +22,7 @@ from gpt.chat import Message
 from gpt.conversation import Cut, fit
 from gpt.engine import Engine
 from gpt.params import FILTERS, LIMITS, NEUTRAL, ORDER, PRESETS, SamplingParams
+from gpt.session import Session
 
 __all__ = ["Server", "answered", "fresh_seed"]
 
@@ -94,7 +95,11 @@ class Server:
             "params": entry.session.params.as_dict(),
             "message": snapshot(self.source, entry),
             "example": entry.example,
-            **({"selection": dict(zip(("layer", "head"), entry.selected, strict=True))} if known else {}),
+            **(
+                {"selection": dict(zip(("layer", "head"), entry.watched.sight.heads[0], strict=True))}
+                if known and entry.watched
+                else {}
+            ),
             **({"selection": self.example.selection} if entry.example and not known else {}),
             **self.branches(entry),
         }
@@ -170,6 +175,17 @@ class Server:
                 finally:
                     entry.end()
         return entry
+
+    def branch_session(self, entry: Entry, branch: object) -> Session:
+        """The session, or an independent one that holds another of its branches, all of it read. Raises Invalid."""
+        if branch is None or branch == entry.session.branch:
+            return entry.session
+        number = whole({"branch": branch}, "branch", 0, 2**31)
+        with entry.reading:
+            other = entry.beside(number)
+            if other.cache.length < len(other.tokens):
+                self.source.feed(other)
+            return other
 
     def branches(self, entry: Entry) -> Reply:
         """Every branch, which one is shown, and its seed."""

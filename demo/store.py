@@ -15,11 +15,12 @@ from typing import Any
 
 from torch import Tensor
 
-from gpt.interp import HeadMetrics
+from gpt.heads import HeadMetrics, Thumbnails
+from gpt.interp import Sight
 from gpt.params import SamplingParams
 from gpt.session import Session
 
-__all__ = ["PATIENCE", "Busy", "Entry", "Gone", "Samples", "SessionStore"]
+__all__ = ["PATIENCE", "Busy", "Entry", "Gone", "Samples", "SessionStore", "Watched"]
 
 CAPACITY = 2 << 30  # bytes of all sessions together
 FLOOR = 64 << 10  # bytes that a session counts for at least, so that empty ones are bounded too
@@ -51,6 +52,16 @@ class Samples:
         return common.replace(**{self.ladder: self.values[k]}) if self.ladder else common
 
 
+@dataclass(frozen=True)
+class Watched:
+    """What the page looks at, whose new rows are pushed to it: the page's name for it, and the scale of its bytes."""
+
+    key: str
+    sight: Sight
+    low: float = 0.0
+    high: float = 1.0
+
+
 @dataclass(eq=False)
 class Entry:
     """One tab's session and what the server must remember of its page."""
@@ -64,7 +75,7 @@ class Entry:
     streaming: bool = False  # a reply is being written to it now
     system: str | None = None  # system prompt of a conversation that has not begun
     epoch: int = 0  # grows whenever history is cut or switched
-    selected: tuple[int, int] = (0, 0)  # layer and head that the page looks at
+    watched: Watched | None = None  # what the page looks at; None while its panel is closed, or nothing is pushed
     settings: dict[SamplingParams, int] = field(default_factory=dict)  # every one used so far, as they appeared
     samples: Samples | None = None  # replies beside each other, which the page shows in place of the last one
     logits: tuple[tuple[int, int], Tensor] | None = None  # of the position asked for last: (epoch, position), (V,)
@@ -73,7 +84,10 @@ class Entry:
     patching: threading.Lock = field(default_factory=threading.Lock)  # held while parameters are changed
     gate: threading.Condition = field(default_factory=threading.Condition)
     _metrics: HeadMetrics = field(default_factory=HeadMetrics)
-    _metrics_lock: threading.Lock = field(default_factory=threading.Lock)
+    _thumbnails: Thumbnails = field(default_factory=Thumbnails)
+    _rolled: tuple[tuple[Session, int, int, int], Tensor] | None = None  # session, epoch, length, layer; the rollout
+    _other: Session | None = None  # another branch, as the model reads it
+    _deriving: threading.Lock = field(default_factory=threading.Lock)  # held while one of these is brought up to date
 
     @property
     def shown(self) -> int:
@@ -87,8 +101,10 @@ class Entry:
 
     @property
     def nbytes(self) -> int:
-        """Bytes held by the session and by the replies beside each other."""
-        return sum(session.nbytes for session in self._written())
+        """Bytes held by the session, by the replies beside each other, and by a branch or rollout that is looked at."""
+        other, rolled = self._other, self._rolled
+        looked_at = (other.nbytes if other else 0) + (rolled[1].nbytes if rolled else 0)
+        return sum(session.nbytes for session in self._written()) + looked_at
 
     def interrupt(self, run: int | None = None) -> int:
         """End what is streaming (run `run`, or any) at its next token; returns the run id that is in force then."""
@@ -159,7 +175,7 @@ class Entry:
         with self.gate:
             session.run = self.session.run
             self.session, self.settings, self.system, self.example = session, {}, system, False
-            self.samples = self.logits = None
+            self.samples = self.logits = self._rolled = self._other = None
             self.epoch += 1
 
     def setting(self, params: SamplingParams) -> int:
@@ -172,8 +188,34 @@ class Entry:
 
     def head_metrics(self) -> dict[str, Tensor]:
         """Every metric of every head, (L, H) each, up to the row that was computed last."""
-        with self._metrics_lock:
+        with self._deriving:
             return self._metrics.update(self.session)
+
+    def thumbnails(self) -> tuple[Tensor, int]:
+        """A small picture of every head's pattern, (L, H, n, n), and how many tokens a side of its cells stands for."""
+        with self._deriving:
+            pictures, size = self._thumbnails.update(self.session)
+            return pictures.clone(), size
+
+    def rolled(self, session: Session, layer: int, make: Callable[[Session, int], Tensor]) -> Tensor:
+        """The rollout up to a layer, made by `make` when it is not the one that was asked for last."""
+        with self._deriving:
+            key = (session, self.epoch, session.cache.length, layer)
+            if self._rolled is None or self._rolled[0] != key:
+                self._rolled = (key, make(session, layer))
+            return self._rolled[1]
+
+    def beside(self, branch: int) -> Session:
+        """An independent session that holds another branch; what it does not share with this one is still to be read.
+
+        Raises ValueError for a branch that does not exist.
+        """
+        session, other = self.session, self._other
+        with session.lock:
+            known = other is not None and branch in session.branches and other.tokens == session.branches[branch].tokens
+            if not known:  # it copies the cache
+                self._other = other = session.only(branch)
+            return other
 
     def _written(self) -> list[Session]:
         return [self.session, *(self.samples.sessions if self.samples else ())]

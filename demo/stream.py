@@ -1,7 +1,7 @@
 """What is pushed to the page while replies are written.
 
-A thread takes tokens from the engine and makes plain values of each, together with the rows of the selected
-head that its step computed; the generator that Gradio drives joins what is ready and yields it as one JSON
+A thread takes tokens from the engine and makes plain values of each, together with the rows of attention that its
+step computed; the generator that Gradio drives joins what is ready and yields it as one JSON
 string, at most some 40 a second. So the model does not wait while a message travels, and a slider still acts
 on the next token that is sampled. Nothing is held over a yield.
 """
@@ -19,8 +19,9 @@ from typing import Protocol
 
 from torch import Tensor
 
+from demo.matrix import Scale, encode_rows
 from demo.store import PATIENCE, Entry, Gone, SessionStore
-from demo.wire import Values, base64_text, packed_rows, sample_objects, settings_table, stats, token_objects
+from demo.wire import Values, base64_text, sample_objects, settings_table, stats, token_objects
 from gpt.branch import TokenEvent
 from gpt.config import GPTConfig
 from gpt.params import SamplingParams
@@ -52,6 +53,8 @@ class Source(Protocol):
     def feed(self, session: Session) -> None: ...
 
     def logits(self, session: Session, position: int) -> Tensor: ...
+
+    def gram(self, layer: int) -> Tensor: ...
 
 
 # ---- messages ----------------------------------------------------------------------------------------------
@@ -113,8 +116,7 @@ class _Writer:
 
     def pulse(self, n: int) -> Values:
         """A sign of life after n tokens: how far the model has read."""
-        layer, head = self.entry.selected
-        rows = {"layer": layer, "head": head, "items": []}
+        rows = {"key": None, "items": []}
         return {"from": n, "n": n, "toks": [], "rows": rows, "stats": stats(self.source.config, self.entry, True)}
 
     def settle(self) -> None:
@@ -134,11 +136,15 @@ class _Writer:
         return part | {"stats": {"tps": self._tps(), **stats(self.source.config, self.entry, True)}}
 
     def _new_rows(self) -> Values:
-        layer, head = self.entry.selected
-        rows = range(self._rows_from, min(self.entry.session.cache.length, self.entry.shown))
+        """Rows that the model has read since, of what the page looks at; those that do not fit its scale are pulled."""
+        watched, cache = self.entry.watched, self.entry.session.cache
+        rows = range(self._rows_from, min(cache.length, self.entry.shown))
         self._rows_from = max(rows.start, rows.stop)
-        pushed = packed_rows(self.entry.session, layer, head, rows) if 0 < len(rows) <= PUSHED_ROWS else []
-        return {"layer": layer, "head": head, "items": list(zip(rows, pushed, strict=False))}
+        if watched is None or not 0 < len(rows) <= PUSHED_ROWS or rows.start < cache.first_query:
+            return {"key": watched and watched.key, "items": []}
+        scale = Scale(watched.sight.what, watched.low, watched.high)
+        pushed = encode_rows(self.entry.session, watched.sight, self.source.gram, rows, scale)
+        return {"key": watched.key, "items": list(zip(rows, pushed or (), strict=False))}
 
     def _tps(self) -> float:
         return round((len(self._times) - 1) / max(self._times[-1] - self._times[0], 1e-6), 1)
@@ -183,16 +189,12 @@ def _join(entry: Entry, run: int, epoch: int, parts: list[Values]) -> str:
     for part in parts:
         message.update(part)
     last = parts[-1]["rows"]
-    items = [item for part in parts if _same_head(part["rows"], last) for item in part["rows"]["items"]]
+    items = [item for part in parts if part["rows"]["key"] == last["key"] for item in part["rows"]["items"]]
     message["from"] = parts[0]["from"]
     message["toks"] = [token for part in parts for token in part["toks"]]
     message["rows"] = {**last, "items": [[i, base64_text(row)] for i, row in items]}
     message |= _joined_settings(parts) | _joined_samples(parts)
     return json.dumps(message, ensure_ascii=False, separators=(",", ":"))
-
-
-def _same_head(a: Values, b: Values) -> bool:
-    return (a["layer"], a["head"]) == (b["layer"], b["head"])
 
 
 def _joined_settings(parts: list[Values]) -> Values:

@@ -17,11 +17,13 @@ ASSETS = Path(__file__).resolve().parent.parent / "assets"
 FAVICON = ASSETS / "favicon.svg"
 SCRIPTS = (  # each may use those before it while it loads
     *("quiet", "store", "parameters", "settings", "prefs", "dom", "pace", "wire", "address", "actions"),
-    *("layer", "popover"),
+    *("layer", "menu", "popover"),
     *("token-span", "stats", "tree", "files", "share", "system-line", "keys", "bar"),
     *("frame", "ink", "samples", "samples-view", "composer", "branches", "branch-panel", "compare", "welcome"),
     *("editor", "transcript", "chat", "replay", "timeline-plot", "timeline"),
-    *("patterns", "picture", "heatmap", "overlay", "gestures", "readout", "grid", "attention-nodes", "attention"),
+    *("looks", "pattern", "patterns", "rows", "picture", "heatmap", "overlay", "gestures", "readout", "words"),
+    *("text-view", "lines", "shade", "grid-feed", "grid", "attention-nodes", "attention-head", "attention-controls"),
+    *("svg-surface", "figure", "export", "attention", "sight-address"),
     *("scale", "field", "slider", "pieces", "strings", "bias", "grammar", "order", "seed", "presets", "group"),
     *("draw", "distribution", "waterfall", "pick", "reshape", "sight", "switches", "choice", "sampling"),
 )

@@ -7,26 +7,13 @@ import base64
 import math
 from typing import Any
 
-import numpy as np
-
 from demo.store import Entry
 from gpt.branch import Branch, TokenEvent
 from gpt.chat import Span
 from gpt.config import GPTConfig
-from gpt.interp import attention_pattern
-from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 
-__all__ = [
-    "Values",
-    "base64_text",
-    "packed_rows",
-    "sample_objects",
-    "settings_table",
-    "short",
-    "stats",
-    "token_objects",
-]
+__all__ = ["Values", "base64_text", "sample_objects", "settings_table", "short", "stats", "token_objects"]
 
 LEAST = -103.0  # logprob shown for a probability that is 0 in float32
 
@@ -108,22 +95,18 @@ def settings_table(entry: Entry, start: int = 0) -> list[Values]:
 
 
 def stats(config: GPTConfig, entry: Entry, streaming: bool) -> Values:
-    """`rows` are those that the page can have: what was read so far, or all, because a pull reads what is missing."""
+    """`rows` are those that the page can have: what was read so far, or all, because a pull reads what is missing; from
+    `first_row` on, because queries of earlier ones were not kept.
+    """
     session = entry.session
     return {
         "context": entry.longest,
         "block_size": config.block_size,
         "memory": entry.nbytes,
         "rows": min(session.cache.length, entry.shown) if streaming else entry.shown,
+        "first_row": session.cache.first_query,
     }
 
 
-def packed_rows(session: Session, layer: int, head: int, rows: range) -> list[bytes]:
-    """Row i of a head's pattern as i + 1 bytes round(255 * sqrt(weight)), for each i of `rows`."""
-    pattern = attention_pattern(session, layer, [head], rows)[0].numpy()  # (R, S)
-    values = np.rint(255 * np.sqrt(pattern)).astype(np.uint8)
-    return [row[: i + 1].tobytes() for i, row in zip(rows, values, strict=True)]
-
-
-def base64_text(data: bytes) -> str:
+def base64_text(data: bytes | memoryview) -> str:
     return base64.b64encode(data).decode("ascii")

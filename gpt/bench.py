@@ -13,6 +13,9 @@ session_bytes_per_token what one more written token adds to a session: queries, 
 sampling                milliseconds of one core to choose a token, beside the model's step: filters, draw and record,
                         with no filter, the usual ones and all of them, at the model's own and at a large vocabulary;
                         and the share of a decode step that the model's own vocabulary makes of it
+attention               milliseconds of deriving what is looked at, for texts of 1,000 and 2,000 tokens: one head's
+                        exact pattern, its contributions, metrics, pictures and likeness of all heads, rollout; and the
+                        bytes that such a session holds (bench_attention.py)
 load_seconds            from the name to an engine that can answer, torch already imported, the file on this disk
 peak_rss_bytes          the most memory that the process held, weights included, before any other program was loaded;
                         null on Windows
@@ -36,6 +39,7 @@ import torch
 from torch import Tensor
 
 from gpt import DEFAULT_MODEL, load
+from gpt.bench_attention import LENGTHS, attention_cost, attention_lines
 from gpt.bench_peers import PEERS, Program, Speed, peers, speed
 from gpt.bench_sampling import sampling_cost, sampling_lines
 from gpt.cache import KVCache
@@ -152,7 +156,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     programs = {"glassbox": program, **dict(peers(args.peers, path, engine, room, args.threads))}
     speeds = interleave(programs, prompts, args.tokens, args.repeats)
     sampling = sampling_cost(engine, next(prompts), args.tokens, 1 / speeds["glassbox"].decode)
-    return {**comparison(speeds), "queries_cost": cost, "sampling": sampling, **own}
+    attention = attention_cost(engine, prompts, LENGTHS, args.repeats)
+    return {**comparison(speeds), "queries_cost": cost, "sampling": sampling, "attention": attention, **own}
 
 
 def comparison(speeds: dict[str, Speed]) -> dict[str, Any]:
@@ -210,6 +215,7 @@ def table(report: dict[str, Any]) -> str:
     lines += [
         "",
         *sampling_lines(report["sampling"]),
+        *attention_lines(report["attention"]),
         f"keeping queries costs {100 * report['queries_cost']:.1f} % of decode speed",
         f"a token adds {report['session_bytes_per_token']:,} bytes to its session",
         f"loading takes {report['load_seconds']:.2f} s"

@@ -18,6 +18,7 @@ from gpt.cache import KVCache
 from gpt.chat import ChatTemplate, Message, plain
 from gpt.chooser import Choice, Chooser
 from gpt.conversation import Cut, fit, messages_of
+from gpt.interp import output_gram
 from gpt.lexicon import Lexicon
 from gpt.model import GPT
 from gpt.params import SamplingParams
@@ -46,7 +47,10 @@ class _Turn:
 
 
 class Engine:
-    """A model with its tokenizer and chat template, ready to talk. `chat` is None for a base model."""
+    """A model with its tokenizer and chat template, ready to talk. `chat` is None for a base model.
+
+    `query_bytes` bounds what a session's queries take, which attention is derived from; None: every one is kept.
+    """
 
     def __init__(
         self, model: GPT, tokenizer: Tokenizer, chat: ChatTemplate | None, name: str, runner: Runner | None = None
@@ -56,6 +60,8 @@ class Engine:
         self.runner = runner or EagerRunner(model)
         self.lexicon = Lexicon(tokenizer, self.config.vocab_size)
         self.chooser = Chooser(tokenizer, self.lexicon, self.config.block_size)
+        self.query_bytes: int | None = None
+        self._grams: dict[int, Tensor] = {}
         self._lock = threading.Lock()
         self._waiting: list[_Turn] = []
 
@@ -75,7 +81,7 @@ class Engine:
         raw: bool = False,
     ) -> Session:
         """A new session. A text is one user's message; with `raw`, or without a chat template, the start of a text."""
-        session = Session(KVCache(self.config, self.device, self.dtype), params, seed)
+        session = Session(KVCache(self.config, self.device, self.dtype, self.query_bytes), params, seed)
         if isinstance(prompt, str) and (raw or self.chat is None):
             given = plain(prompt, self.tokenizer)
             session.rewrite(given.tokens, given.spans)
@@ -175,6 +181,13 @@ class Engine:
                 f"the model has read {session.cache.length} tokens, so position {position} is not known yet"
             )
         return self.model.unembed(session.cache.hidden()[None, position - 1 : position])[0, 0].cpu()
+
+    @torch.inference_mode()
+    def gram(self, layer: int) -> Tensor:
+        """`interp.output_gram` of one layer, computed once: what contributions to the residual stream are made with."""
+        if layer not in self._grams:
+            self._grams[layer] = output_gram(self.model, layer)
+        return self._grams[layer]
 
     def _take_turn(self, turn: _Turn) -> list[TokenEvent | None]:
         self._waiting.append(turn)

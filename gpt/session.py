@@ -220,6 +220,17 @@ class Session:
             start = self.reply_start
             return [self._copy(self.current.before(start, seed=seed), start) for seed in seeds]
 
+    def only(self, branch: int) -> "Session":
+        """An independent session that holds one branch alone, with what its tokens share with this one's cache.
+
+        Raises ValueError for a branch that does not exist.
+        """
+        with self.lock:
+            self._check_branch(branch)
+            wanted = self.branches[branch]
+            shared = common_prefix(self.tokens, wanted.tokens)
+            return self._copy(replace(wanted, tokens=list(wanted.tokens), records=list(wanted.records)), shared)
+
     def _copy(self, branch: Branch, length: int) -> "Session":
         copy = Session(self.cache.fork(min(self.cache.length, length)), self.params)
         copy.branches = {0: branch}

@@ -85,29 +85,42 @@ def smollm(fields: dict) -> Tokenizer:
     return Tokenizer.from_gguf(fields)
 
 
-@pytest.fixture(scope="session")
-def references(tmp_path_factory: pytest.TempPathFactory) -> dict:
-    """family -> (transformers model with eager attention, the same checkpoint loaded by us), float32."""
+def loaded(reference, folder):
+    """A random transformers model with eager attention, float32, and the same checkpoint loaded by us."""
+    for parameter in reference.parameters():
+        if parameter.dim() == 1:
+            parameter.data += 0.1 * torch.randn_like(parameter)
+    reference.save_pretrained(folder)
+    reference.set_attn_implementation("eager")
+    return reference.eval().requires_grad_(False), open_checkpoint(folder).model()
+
+
+def reference_models(vocab_size: int, positions: int) -> dict:
+    """family -> a random transformers model."""
     from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
-    made = {
+    return {
         "gpt2": GPT2LMHeadModel(
-            GPT2Config(vocab_size=101, n_positions=64, n_embd=32, n_layer=3, n_head=4, initializer_range=0.3)
+            GPT2Config(vocab_size=vocab_size, n_positions=positions, n_embd=32, n_layer=3, n_head=4,
+                       initializer_range=0.3)
         ),
         "llama": LlamaForCausalLM(
-            LlamaConfig(vocab_size=101, max_position_embeddings=64, hidden_size=36, num_hidden_layers=3,
+            LlamaConfig(vocab_size=vocab_size, max_position_embeddings=positions, hidden_size=36, num_hidden_layers=3,
                         num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=40,
                         rope_theta=5000.0, initializer_range=0.3)
         ),
     }  # fmt: skip
-    loaded = {}
-    for family, reference in made.items():
-        for parameter in reference.parameters():
-            if parameter.dim() == 1:
-                parameter.data += 0.1 * torch.randn_like(parameter)
-        folder = tmp_path_factory.mktemp(family)
-        reference.save_pretrained(folder)
-        reference.set_attn_implementation("eager")
-        loaded[family] = (reference.eval().requires_grad_(False), open_checkpoint(folder).model())
-    return loaded
+
+
+@pytest.fixture(scope="session")
+def references(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """family -> (transformers model with eager attention, the same checkpoint loaded by us), float32."""
+    return {name: loaded(made, tmp_path_factory.mktemp(name)) for name, made in reference_models(101, 64).items()}
+
+
+@pytest.fixture(scope="session")
+def talkers(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer, chat: ChatTemplate) -> dict:
+    """family -> (transformers model with eager attention, an engine of the same checkpoint), float32."""
+    pairs = {name: loaded(made, tmp_path_factory.mktemp(name)) for name, made in reference_models(258, 512).items()}
+    return {name: (reference, Engine(ours, tokenizer, chat, name)) for name, (reference, ours) in pairs.items()}

@@ -10,6 +10,7 @@ from demo.stream import run
 from gpt.params import SamplingParams
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=12)
+NO_END = (((1,), -100.0),)  # a logit_bias under which no reply ends before its length
 
 
 class Page:

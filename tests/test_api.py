@@ -15,7 +15,8 @@ from gradio_client.exceptions import AppError
 
 from demo.api import add_endpoints
 from demo.layout import build_demo, launch
-from gpt.interp import attention_pattern
+from gpt.heads import METRICS, HeadMetrics
+from gpt.interp import Sight, attention_pattern, rollout, sight_rows
 from gpt.params import SamplingParams
 
 
@@ -30,8 +31,8 @@ def address(engine):
 
 
 @pytest.fixture(scope="module")
-def client(address):
-    return Client(address, verbose=False)
+def client(address, tmp_path_factory):
+    return Client(address, verbose=False, download_files=tmp_path_factory.mktemp("downloads"))
 
 
 def reply_of(engine, message, params, seed=0):
@@ -39,9 +40,10 @@ def reply_of(engine, message, params, seed=0):
     return "".join(event.text for event in engine.stream(session))
 
 
-def test_the_four_endpoints_and_no_other_are_public(client):
+def test_the_six_endpoints_and_no_other_are_public(client):
     schema = client.view_api(return_format="dict", print_info=False)
-    assert set(schema["named_endpoints"]) == {"/chat", "/tokens", "/attention", "/distribution"}
+    names = {"/chat", "/tokens", "/attention", "/heads", "/attention_file", "/distribution"}
+    assert set(schema["named_endpoints"]) == names
     assert schema["unnamed_endpoints"] == {}
 
 
@@ -143,6 +145,84 @@ def test_attention_of_a_conversation_is_read_through_the_chat_template(client):
     np.testing.assert_allclose(np.sum(reply["weights"], axis=1), 1, atol=1e-4)
 
 
+def test_attention_takes_token_ids_several_heads_and_some_rows(client, engine):
+    tokens = [*engine.tokenizer.encode("hello there"), 1, 0, 70]
+    heads = [[0, 1], [2, 3]]
+    reply = client.predict(tokens=tokens, heads=heads, mix="max", rows=[4, 9], api_name="/attention")
+    session = engine.session()
+    session.rewrite(tokens)
+    engine.feed(session)
+    expected = torch.maximum(attention_pattern(session, 0, [1]), attention_pattern(session, 2, [3]))[0, 4:9]
+    np.testing.assert_allclose(reply["weights"], expected, atol=1e-6)
+    assert (reply["ids"], reply["rows"]) == (tokens, [4, 9])
+    assert reply["definition"].endswith("the largest of these heads, cell by cell")
+
+
+@pytest.mark.parametrize("what", ["rest", "score", "value"])
+def test_attention_shows_other_quantities_and_null_where_a_score_does_not_exist(client, engine, what):
+    session = engine.session("hello there", raw=True)
+    engine.feed(session)
+    reply = client.predict(1, 2, text="hello there", what=what, api_name="/attention")
+    expected = sight_rows(session, Sight(((1, 2),), what=what), range(11), engine.gram).numpy()
+    assert (reply["weights"][3][4] is None) == (what == "score")
+    told = np.nan_to_num(np.array(reply["weights"], np.float32), nan=-np.inf)
+    np.testing.assert_allclose(told, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_attention_rolls_all_layers_up_to_one_out(client, engine):
+    session = engine.session("hello there", raw=True)
+    engine.feed(session)
+    reply = client.predict(1, 0, text="hello there", mix="rollout", rows=[2, 5], api_name="/attention")
+    np.testing.assert_allclose(reply["weights"], rollout(session, 1)[2:5], atol=1e-6)
+
+
+def test_a_long_text_is_answered_in_rows_and_refused_as_a_whole(client, monkeypatch):
+    monkeypatch.setattr("demo.api_attention.MAX_CELLS", 400 * 100)
+    with pytest.raises(AppError, match=r"rows 0 to 400 of 400 tokens are 160,000 cells; at most 40,000 are returned"):
+        client.predict(0, 0, text="x" * 400, api_name="/attention")
+    reply = client.predict(0, 0, text="x" * 400, rows=[300, 400], api_name="/attention")
+    assert np.shape(reply["weights"]) == (100, 400)
+
+
+def test_heads_gives_every_metric_of_every_head_with_what_it_means(client, engine):
+    messages = [{"role": "user", "content": "hello hello"}]
+    reply = client.predict(messages=messages, api_name="/heads")
+    session = engine.session(messages)
+    engine.feed(session)
+    assert list(reply["metrics"]) == list(reply["definitions"]) == list(METRICS)
+    for name, metric in HeadMetrics().update(session).items():
+        np.testing.assert_allclose(np.array(reply["metrics"][name], np.float32), metric, rtol=1e-5, equal_nan=True)
+    assert reply["ids"] == session.tokens
+
+
+def test_heads_of_a_text_has_no_user_to_look_at(client):
+    reply = client.predict(text="hello hello", api_name="/heads")
+    assert reply["metrics"]["user"] == [[None] * 4] * 3
+    assert np.all(np.array(reply["metrics"]["first"]) > 0)
+
+
+def test_the_attention_file_is_downloaded_and_holds_every_pattern(client, engine):
+    path = client.predict(tokens=[72, 0, 105, 33, 33], api_name="/attention_file")
+    session = engine.session()
+    session.rewrite([72, 0, 105, 33, 33])
+    engine.feed(session)
+    with np.load(path) as file:
+        assert file["tokens"].tolist() == session.tokens
+        for layer in range(3):
+            np.testing.assert_allclose(file["patterns"][layer], attention_pattern(session, layer), atol=1e-3)
+        scope = {"np": np}
+        exec(json.loads(str(file["metadata"]))["pattern"], scope)
+        np.testing.assert_allclose(scope["pattern"](file, 2, 3), attention_pattern(session, 2, [3])[0], atol=1e-6)
+    assert path.endswith("attention-tiny-5-tokens.npz")
+
+
+def test_the_attention_file_of_a_conversation_knows_who_said_what(client):
+    path = client.predict(messages=[{"role": "user", "content": "hi"}], api_name="/attention_file")
+    with np.load(path) as file:
+        assert "".join(file["texts"][file["roles"] == "user"]) == "hi"
+        assert np.isfinite(file["head_user"]).all()
+
+
 @pytest.mark.parametrize(("endpoint", "args", "says"), [
     ("/chat", {"message": ""}, "empty"),
     ("/chat", {"message": "x" * 3000}, "context of 512 tokens"),
@@ -159,6 +239,23 @@ def test_attention_of_a_conversation_is_read_through_the_chat_template(client):
     ("/attention", {"layer": 0, "head": 0, "text": "x" * 513}, "context of 512"),
     ("/attention", {"layer": 0, "head": 0, "messages": [{"role": "robot", "content": "x"}]}, "roles"),
     ("/attention", {"layer": 0, "head": 0, "messages": "hello"}, "messages must be a list"),
+    ("/attention", {"tokens": []}, "tokens must be a list of token ids from 0 to 257"),
+    ("/attention", {"tokens": "hello"}, "tokens must be a list of token ids"),
+    ("/attention", {"tokens": [70, 258]}, "tokens must be a whole number from 0 to 257, got 258"),
+    ("/attention", {"tokens": [70] * 513}, "context of 512"),
+    ("/attention", {"text": "x", "heads": [[0, 4]]}, "head must be a whole number from 0 to 3"),
+    ("/attention", {"text": "x", "heads": []}, "heads must be a list of"),
+    ("/attention", {"text": "x", "heads": [0, 1]}, "heads must be a list of"),
+    ("/attention", {"text": "x", "mix": "sum"}, "mix must be one of mean, max, rollout"),
+    ("/attention", {"text": "x", "what": "colour"}, "what must be one of weight, rest, score, value"),
+    ("/attention", {"text": "x", "heads": [[0, 0], [0, 1]], "mix": "rollout"}, "rollout takes one head"),
+    ("/attention", {"text": "xyz", "rows": [2, 4]}, "rows must be .from, to. within 0 and 3"),
+    ("/attention", {"text": "xyz", "rows": [1, 1]}, "rows must be"),
+    ("/attention", {"text": "xyz", "rows": 1}, "rows must be"),
+    ("/heads", {"text": ""}, "empty"),
+    ("/heads", {"tokens": [-1]}, "tokens must be a whole number"),
+    ("/attention_file", {"text": "x" * 513}, "context of 512"),
+    ("/attention_file", {}, "empty"),
     ("/chat", {"message": "x", "grammar": ["regex", "("]}, "grammar"),
     ("/chat", {"message": "x", "stop": "x"}, "stop must be a list"),
     ("/distribution", {"text": ""}, "empty"),

@@ -6,7 +6,7 @@ import threading
 
 import pytest
 
-from demo.args import MAX_TOKENS, Invalid, patched, token_ids
+from demo.args import MAX_TOKENS, Invalid, number, patched, token_ids
 from demo.live import MAX_SETTINGS
 from demo.stream import run
 from gpt.params import LIMITS, SamplingParams
@@ -34,6 +34,19 @@ def test_parameters_are_patched_and_a_wrong_one_is_named(page):
         assert (reply["code"], reply["field"]) == ("invalid", name), (name, value, reply)
         assert name in reply["error"]
     assert page.session.params == WARM.replace(temperature=0, top_k=5)
+
+
+@pytest.mark.parametrize("value", [0, -2.5, 7, 1e300])
+def test_a_finite_number_is_taken_and_a_missing_one_is_the_default(value):
+    assert number({"low": value}, "low", 3) == value
+    assert number({}, "low", 3) == 3.0
+
+
+@pytest.mark.parametrize("value", ["1", None, True, [1], math.nan, -math.inf, 10**400])
+def test_what_is_no_finite_number_is_refused_by_name(value):
+    with pytest.raises(Invalid, match="low must be a number") as refusal:
+        number({"low": value}, "low", 0.0)
+    assert refusal.value.field == "low"
 
 
 @pytest.mark.parametrize("name", LIMITS)

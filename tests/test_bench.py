@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from gpt import bench
-from gpt.bench import Glassbox, KeysAndValues, comparison, interleave, main, parse
+from gpt.bench import Glassbox, KeysAndValues, comparison, interleave, main, parse, random_prompts
+from gpt.bench_attention import attention_cost, attention_lines
 from gpt.bench_peers import PEERS, Speed, speed
 from gpt.bench_sampling import LARGE, SETTINGS, sampling_cost
 from gpt.params import FILTERS
@@ -81,6 +82,15 @@ def test_every_filter_acts_where_every_filter_is_measured():
     assert SETTINGS["nothing"].active() == ()
 
 
+def test_the_cost_of_looking_at_attention_is_told_for_every_length_that_fits(engine):
+    report = attention_cost(engine, random_prompts(258, 40), (30, 100, 600), repeats=1)
+    assert list(report) == ["30", "100"]
+    assert all(ms > 0 for costs in report.values() for ms in costs.values())
+    lines = attention_lines(report)
+    assert len({len(line) for line in lines}) == 1
+    assert "30 tok" in lines[0]
+
+
 @pytest.fixture
 def tiny(engine, monkeypatch):
     """The command measures the tiny engine. It must not change the number of threads of the other tests."""
@@ -95,8 +105,8 @@ def test_the_json_has_the_documented_keys(tiny, capsys):
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert set(report) == {
-        "decode", "prefill", "ratios", "queries_cost", "sampling", "session_bytes_per_token", "load_seconds",
-        "peak_rss_bytes", "machine",
+        "decode", "prefill", "ratios", "queries_cost", "sampling", "attention", "session_bytes_per_token",
+        "load_seconds", "peak_rss_bytes", "machine",
     }  # fmt: skip
     assert set(report["decode"]) == set(report["prefill"]) == {"glassbox", *PEERS}
     assert report["decode"]["glassbox"] > 0

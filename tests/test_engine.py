@@ -206,3 +206,26 @@ def test_messages_come_back_as_they_went_in(engine):
     session = engine.session(given)
     assert engine.messages(session) == given
     assert session.tokens.count(1) == 2  # the template's own ends; the one typed by the user is text
+
+
+def test_a_bound_for_queries_is_that_of_every_session_made_and_changes_no_text(engine, monkeypatch):
+    text = "x" * 330
+    free = engine.session(text, WARM, seed=4)
+    assert free.cache.window is None
+    monkeypatch.setattr(engine, "query_bytes", 0)
+    bounded = engine.session(text, WARM, seed=4)
+    assert bounded.cache.window == 256
+    assert tokens(engine.stream(bounded)) == tokens(engine.stream(free))
+    assert bounded.cache.first_query > 0
+    assert free.cache.first_query == 0
+
+
+def test_the_gram_of_a_layer_is_the_product_of_each_heads_output_matrix_made_once(engine):
+    gram = engine.gram(1)
+    assert engine.gram(1) is gram
+    weight = engine.model.blocks[1].attn.out.weight  # (C, H D)
+    for head in range(4):
+        w = weight[:, head * 8 : head * 8 + 8]
+        torch.testing.assert_close(gram[head], w.T @ w)
+    assert gram.shape == (4, 8, 8)
+    assert not torch.equal(engine.gram(0), gram)

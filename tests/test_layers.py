@@ -14,8 +14,10 @@ ORDER = [  # a module may import those before it
     {"branch", "runner"},
     {"session"},
     {"conversation", "interp", "chooser"},
+    {"heads"},
+    {"export"},
     {"engine"},
-    {"record", "options", "bench_peers", "bench_sampling"},
+    {"record", "options", "bench_peers", "bench_sampling", "bench_attention"},
     {"__init__"},
     {"__main__", "bench"},
 ]

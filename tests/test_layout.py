@@ -15,8 +15,9 @@ from gpt.params import SamplingParams
 from tests.test_live import forked
 
 FUNCTIONS = """
-hello tokens send edit regenerate resume stop new_chat select matrix row grid set_params set_seed resolve shape search
-fork samples pick_sample drop_samples switch_branch rename_branch delete_branch branch_tokens save open
+hello tokens send edit regenerate resume stop new_chat select overview tiles rows column grid set_params set_seed
+resolve shape search fork samples pick_sample drop_samples switch_branch rename_branch delete_branch branch_tokens save
+open export_shown export_all snippet
 """
 
 
@@ -127,7 +128,9 @@ def test_a_port_in_use_is_said(engine):
 
 def test_the_event_that_streams_is_private(address):
     info = httpx.get(f"{address}gradio_api/info").json()
-    assert set(info["named_endpoints"]) == {"/chat", "/tokens", "/attention", "/distribution"}
+    assert set(info["named_endpoints"]) == {
+        "/chat", "/tokens", "/attention", "/heads", "/attention_file", "/distribution"
+    }  # fmt: skip
     assert json.dumps(info).count("run") < 3
 
 

@@ -1,5 +1,6 @@
 """The engine in a forked worker, as on ZeroGPU: emulated by fork and queues, as the `spaces` library does it."""
 
+import base64
 import itertools
 import json
 import multiprocessing
@@ -7,13 +8,15 @@ import sys
 import threading
 import time
 
+import numpy as np
 import pytest
 import torch
 
 from demo.live import MAX_SETTINGS, Remote, Slots, gpu_decorator
-from demo.store import SessionStore
+from demo.matrix import Scale
+from demo.store import SessionStore, Watched
 from demo.stream import run
-from gpt.interp import attention_pattern
+from gpt.interp import Sight, attention_pattern, sight_rows
 from gpt.params import SamplingParams
 from tests.page import Page
 
@@ -84,6 +87,51 @@ def test_patterns_derived_here_equal_those_of_a_normal_run(engine, remote):
     assert there.cache.length == here.cache.length == len(there.tokens)
     for layer in range(engine.config.n_layer):
         torch.testing.assert_close(attention_pattern(there, layer), attention_pattern(here, layer), rtol=0, atol=1e-6)
+
+
+def test_values_cross_too_so_that_contributions_can_be_derived_here(engine, remote):
+    here, there = asked(engine, engine), asked(engine, remote)
+    for source, session in ((engine, here), (remote, there)):
+        list(source.stream(session))
+        source.feed(session)
+    torch.testing.assert_close(there.cache.values(), here.cache.values(), rtol=0, atol=1e-5)
+    assert there.cache.values().abs().amax((0, 1, 3)).min() > 0
+    sight, rows = Sight(((1, 2), (2, 3)), what="value"), range(here.cache.length)
+    expected = sight_rows(here, sight, rows, engine.gram)
+    torch.testing.assert_close(sight_rows(there, sight, rows, remote.gram), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_the_output_matrices_are_asked_of_a_worker_once_a_layer(engine):
+    calls = []
+
+    def counting(generator):
+        inner = forked()(generator)
+        return lambda job: calls.append(job) or inner(job)
+
+    remote = Remote(engine, counting)
+    for _ in range(2):
+        for layer in (2, 0):
+            torch.testing.assert_close(remote.gram(layer), engine.gram(layer))
+    assert [job.layer for job in calls] == [2, 0]
+
+
+def test_a_bound_for_queries_holds_for_what_comes_from_a_worker(engine, remote, monkeypatch):
+    monkeypatch.setattr(engine, "query_bytes", 0)
+    sessions = []
+    for source in (engine, remote):
+        session = source.session(params=WARM, seed=4)
+        engine.extend(session, [{"role": "user", "content": "x" * 370}])
+        list(source.stream(session))
+        source.feed(session)
+        sessions.append(session)
+    here, there = sessions
+    assert there.tokens == here.tokens
+    first = max(session.cache.first_query for session in sessions)
+    assert min(session.cache.first_query for session in sessions) > 0
+    rows = range(first, len(there.tokens))
+    for layer in range(3):
+        patterns = [attention_pattern(session, layer, rows=rows) for session in sessions]
+        torch.testing.assert_close(*patterns, rtol=0, atol=1e-5)
 
 
 def test_a_second_turn_reads_the_conversation_again_and_patterns_stay_whole(engine, remote):
@@ -164,11 +212,15 @@ def test_stop_ends_the_worker(engine, slow):
 def test_the_stream_of_a_worker_reaches_the_page_like_any_other(engine, remote):
     store = SessionStore(lambda: asked(engine, remote), changed=remote.publish)
     entry = store.create("tab")
+    entry.watched = Watched("here", Sight(((0, 1),), what="value"), 0.0, 1000.0)
     received = [json.loads(text) for text in run(remote, entry, entry.session.run)]
     toks = [t for m in received for t in m["toks"]]
     assert [t["id"] for t in toks] == entry.session.tokens[-len(toks) :]
-    rows = [i for m in received for i, _ in m["rows"]["items"]]
-    assert rows == list(range(len(entry.session.tokens)))
+    rows = [item for m in received for item in m["rows"]["items"]]
+    n = len(entry.session.tokens)
+    assert [i for i, _ in rows] == list(range(n))
+    exact = sight_rows(entry.session, entry.watched.sight, range(n), engine.gram).numpy()
+    assert base64.b64decode(rows[-1][1]) == Scale("value", 0, 1000).encode(exact[-1]).tobytes()
 
 
 def test_a_fork_goes_on_in_a_worker_as_it_does_here(engine, remote):
@@ -246,12 +298,30 @@ def test_the_whole_panel_works_through_a_worker(engine, remote):
         each.call("pick_sample", k=1)
     assert there.session.tokens == page.session.tokens
     assert [b.tokens for b in there.session.branches.values()] == [b.tokens for b in page.session.branches.values()]
+    assert_same_attention(page, there)
     position = page.session.reply_start + 4
     a, b = (each.call("shape", position=position, params={"top_k": 9}) for each in (page, there))
     assert [c[0] for c in a["cand"]] == [c[0] for c in b["cand"]]
     opened = Page(engine, remote)
     opened.call("open", record=there.call("save")["record"])
     assert [t["id"] for t in opened.tokens] == page.session.tokens
+
+
+def assert_same_attention(page, there):
+    """All that the attention panel asks for is the same, of the branch that is shown and of another."""
+    sights = [
+        {"heads": [[1, 2]], "what": "value"}, {"heads": [[2, 0]], "mix": "rollout"}, {"heads": [[0, 1]], "branch": 0},
+        {"heads": [[0, 1]], "minus": {"heads": [[0, 1]], "branch": 0}},
+    ]  # fmt: skip
+    for sight in sights:
+        a, b = (each.call("overview", **sight) for each in (page, there))
+        assert (b["n"], b["tile"][:5]) == (a["n"], a["tile"][:5])
+        assert (b["high"], b["top"]) == pytest.approx((a["high"], a["top"]), abs=1e-4)
+        row = a["n"] - 1
+        a, b = (each.call("rows", rows=[row], **sight)["rows"][0][1] for each in (page, there))
+        assert np.allclose(*(np.frombuffer(base64.b64decode(x), "<f4") for x in (a, b)), atol=1e-4)
+    a, b = (each.call("grid", metric="user")["values"] for each in (page, there))
+    assert b == pytest.approx(a, abs=1e-4)
 
 
 def test_feeding_in_a_worker_gives_every_token_its_row(engine, remote):

@@ -1,15 +1,10 @@
 """What the page asks for, as functions: history, settings, pulls, and what is refused."""
 
-import base64
 import json
-import threading
 
-import numpy as np
 import pytest
 
-from demo.panels.attention import MAX_BYTES
 from demo.stream import run
-from gpt.interp import METRICS, attention_pattern
 from gpt.params import SamplingParams
 from tests.page import WARM, Page
 
@@ -47,6 +42,16 @@ def test_a_reloaded_page_gets_everything_back(page):
     assert greeting["message"]["toks"] == before
     assert greeting["message"]["state"] == "idle"
     assert greeting["message"]["finish"] == "length"
+
+
+def test_a_reloaded_page_is_told_which_head_it_watched_if_it_did(page):
+    again = {"owner": "tab again", "sid": page.sid, "adopt": True}
+    assert "selection" not in page.server.hello(again)
+    page.call("select", key="a", heads=[[2, 3], [0, 1]])
+    assert page.server.hello(again)["selection"] == {"layer": 2, "head": 3}
+    page.call("select")
+    assert "selection" not in page.server.hello(again)
+    assert "selection" not in page.server.hello({"owner": "another"})
 
 
 def test_a_sid_without_the_mark_of_a_reload_is_not_taken_over(page):
@@ -265,98 +270,39 @@ def test_nothing_to_regenerate_resume_or_edit_is_said(page):
 # ---- pulls -----------------------------------------------------------------------------------------------------------
 
 
-def test_a_matrix_is_the_packed_lower_triangle_from_a_row_on(page):
+@pytest.mark.parametrize("start", [-1, 10_000, "x", 0.5])
+def test_tokens_from_where_there_are_none_are_refused(page, start):
     page.act("send", text="hello")
-    pattern = attention_pattern(page.session, 2, [3])[0].numpy()
-    reply = page.call("matrix", layer=2, head=3, **{"from": 5})
-    n = page.session.cache.length
-    assert (reply["from"], reply["n"], reply["epoch"]) == (5, n, page.entry.epoch)
-    data = np.frombuffer(base64.b64decode(reply["data"]), np.uint8)
-    expected = np.concatenate([np.rint(255 * np.sqrt(pattern[i, : i + 1])) for i in range(5, n)])
-    assert data.tolist() == expected.tolist()
+    assert page.call("tokens", **{"from": start})["field"] == "from"
 
 
-def test_a_large_matrix_comes_in_several_answers(page, monkeypatch):
-    monkeypatch.setattr("demo.panels.attention.ROWS_AT_ONCE", 10)
-    monkeypatch.setattr("demo.panels.attention.MAX_BYTES", 200)
-    page.act("send", text="hello there, you")
-    whole, start = b"", 0
-    while start < page.session.cache.length:
-        reply = page.call("matrix", layer=0, head=0, **{"from": start})
-        assert reply["n"] > start
-        whole, start = whole + base64.b64decode(reply["data"]), reply["n"]
-    monkeypatch.setattr("demo.panels.attention.MAX_BYTES", MAX_BYTES)
-    assert base64.b64decode(page.call("matrix", layer=0, head=0)["data"]) == whole
-
-
-def test_a_row_is_exact(page):
-    page.act("send", text="hello")
-    weights = page.call("row", layer=1, head=0, i=4)["weights"]
-    assert weights == attention_pattern(page.session, 1, [0], [4])[0, 0, :5].tolist()
-    assert sum(weights) == pytest.approx(1, abs=1e-5)
-
-
-@pytest.mark.parametrize("metric", METRICS)
-def test_the_grid_has_one_number_a_head(page, metric):
-    page.act("send", text="hello")
-    reply = page.call("grid", metric=metric)
-    assert len(reply["values"]) == 3 * 4
-    assert reply["min"] == min(reply["values"])
-    assert reply["n"] == page.session.cache.length
-
-
-NOWHERE = [
-    ("matrix", {"layer": 3, "head": 0}),
-    ("matrix", {"layer": 0, "head": -1}),
-    ("matrix", {"layer": 0}),
-    ("matrix", {"layer": 0, "head": 0, "from": 10_000}),
-    ("row", {"layer": 0, "head": 0, "i": 10_000}),
-    ("row", {"layer": 0.5, "head": 0, "i": 0}),
-    ("select", {"layer": "0", "head": 0}),
-    ("grid", {"metric": "beauty"}),
-    ("grid", {}),
-    ("tokens", {"from": -1}),
-]
-
-
-@pytest.mark.parametrize(("name", "args"), NOWHERE)
-def test_a_pull_of_what_does_not_exist_is_refused(page, name, args):
-    page.act("send", text="hello")
-    assert page.call(name, **args)["code"] == "invalid"
-
-
-def test_pulls_of_an_empty_session_are_empty_or_refused(page):
-    assert page.call("matrix", layer=0, head=0)["data"] == ""
-    assert page.call("grid", metric="first")["values"] == [0.0] * 12
-    assert page.call("row", layer=0, head=0, i=0)["code"] == "invalid"
-
-
-def test_a_branch_that_was_left_is_read_again_when_its_attention_is_asked_for(page):
+def test_reading_gives_a_session_whose_every_token_was_read_but_not_those_of_a_reply_that_is_to_come(page):
     page.act("send", text="hello")
     page.act("regenerate", seed=99)
     page.call("switch_branch", branch=0)
-    n = len(page.session.tokens)
-    assert page.session.cache.length < n
-    assert page.call("matrix", layer=0, head=0)["n"] == n
+    assert page.session.cache.length < len(page.session.tokens)
+    assert page.server.read({"sid": page.sid}) is page.entry
+    assert page.session.cache.length == len(page.session.tokens)
+    assert not page.entry.streaming
+    page.call("send", text="more")
+    before = page.session.cache.length
+    page.server.read({"sid": page.sid})
+    assert page.session.cache.length == before
 
 
-def test_a_pull_between_a_message_and_its_reply_does_not_take_the_replys_place(page):
-    reply = page.call("send", text="hello")
-    assert page.call("grid", metric="first")["n"] == 0
-    assert page.entry.begin(reply["run"])
-
-
-def test_pulls_are_answered_while_a_reply_streams(page):
-    page.call("set_params", max_new_tokens=200)
-    reply = page.call("send", text="hello")
-    thread = threading.Thread(target=lambda: list(run(page.engine, page.entry, reply["run"])))
-    thread.start()
-    while thread.is_alive():
-        got = page.call("matrix", layer=0, head=0)
-        assert len(base64.b64decode(got["data"])) == got["n"] * (got["n"] + 1) // 2
-        page.call("grid", metric="entropy")
-        page.functions["tokens"]({"sid": page.sid, "from": 3})
-    thread.join()
+def test_a_branch_is_read_whole_in_a_session_of_its_own_and_the_one_shown_is_the_session_itself(page):
+    page.act("send", text="hello")
+    page.act("regenerate", seed=99)
+    server, entry = page.server, page.entry
+    assert server.branch_session(entry, None) is server.branch_session(entry, 1) is entry.session
+    other = server.branch_session(entry, 0)
+    assert other is not entry.session
+    assert other.tokens == entry.session.branches[0].tokens
+    assert other.cache.length == len(other.tokens)
+    assert server.branch_session(entry, 0) is other
+    for wrong in (2, -1, "0", 0.5, [0]):
+        with pytest.raises(ValueError, match=r"branch must be|no branch 2"):
+            server.branch_session(entry, wrong)
 
 
 @pytest.mark.parametrize("args", [None, [], "x", 7, [1, 2]])

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from demo.stream import run
-from tests.page import Page
+from tests.page import NO_END, Page
 
 
 @pytest.fixture
@@ -113,7 +113,7 @@ def test_a_picked_sample_can_go_on_and_has_its_rows(page):
     page.act("samples", n=2, limit=3)
     page.call("pick_sample", k=1)
     assert page.session.finish == "stopped"
-    assert page.call("matrix", layer=0, head=0)["n"] == len(page.session.tokens)
+    assert page.call("overview", heads=[[0, 0]])["n"] == len(page.session.tokens)
     page.act("resume")
     assert page.session.tokens[page.session.reply_start :][:12] == alone(page, 4)[:12]
 
@@ -144,7 +144,7 @@ def test_any_other_change_of_history_drops_them(page):
 
 
 def test_stop_ends_all_of_them(page):
-    page.call("set_params", max_new_tokens=400)
+    page.call("set_params", max_new_tokens=400, logit_bias=NO_END)
     reply = page.call("samples", n=3)
     messages = run(page.engine, page.entry, reply["run"])
     for _ in range(3):

@@ -279,3 +279,32 @@ def test_bytes_grow_with_records(engine):
     before = session.nbytes
     events = list(engine.stream(session))
     assert session.nbytes >= before + 5_000 * len(events)
+
+
+def test_one_branch_alone_is_an_independent_session_with_what_it_shares_of_the_cache(engine):
+    session, at = forked_twice(engine)
+    engine.feed(session)
+    whole, keys = list(session.tokens), session.cache.keys().clone()
+    alone = session.only(0)
+    assert (list(alone.branches), alone.branch, alone.tokens) == ([0], 0, session.branches[0].tokens)
+    assert alone.cache.length == at
+    assert (alone.reply_start, alone.finish, alone.params) == (session.reply_start, "length", session.params)
+    engine.feed(alone)
+    alone.tokens.append(5)
+    alone.records.append(None)
+    assert (session.tokens, session.branches[0].tokens[-1]) == (whole, alone.tokens[-2])
+    assert session.cache.keys().equal(keys)
+
+
+def test_the_branch_that_is_shown_can_be_had_alone_with_all_of_its_cache(engine):
+    session, _ = forked_twice(engine)
+    engine.feed(session)
+    alone = session.only(session.branch)
+    assert (alone.tokens, alone.cache.length) == (session.tokens, session.cache.length)
+    alone.cache.truncate(3)
+    assert session.cache.length == len(session.tokens)
+
+
+def test_a_branch_that_does_not_exist_cannot_be_had_alone(engine):
+    with pytest.raises(ValueError, match="no branch 7"):
+        answered(engine)[0].only(7)

@@ -3,8 +3,12 @@
 import threading
 
 import pytest
+import torch
 
-from demo.store import FLOOR, Busy, Gone, Samples, SessionStore
+from demo.store import FLOOR, Busy, Gone, Samples, SessionStore, Watched
+from gpt.branch import Branch
+from gpt.heads import HeadMetrics, Thumbnails
+from gpt.interp import Sight, rollout
 from gpt.params import SamplingParams
 
 
@@ -188,6 +192,105 @@ def test_a_setting_has_one_index_whoever_asks(store):
         thread.join()
     assert sorted(entry.settings.values()) == list(range(200))
     assert all(found[k] == found[0] for k in range(4))
+
+
+# ---- what is derived -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def forked(engine, store):
+    """An entry with two branches that share their first eight tokens; all of the second one was read."""
+    entry = store.create("a")
+    entry.session.branches = {0: Branch(list(range(30))), 1: Branch([*range(8), *range(60, 80)], parent=0, forked_at=8)}
+    entry.session.switch(1)
+    engine.feed(entry.session)
+    return entry
+
+
+def test_nothing_is_watched_until_a_page_says_so(store):
+    assert store.create("a").watched is None
+    watched = Watched("a", Sight(((0, 0),)))
+    assert (watched.low, watched.high) == (0, 1)
+
+
+def test_another_branch_stands_beside_the_session_until_it_changes(engine, forked):
+    other = forked.beside(0)
+    assert (other.tokens, other.cache.length) == (list(range(30)), 8)
+    engine.feed(other)
+    assert forked.beside(0) is other
+    forked.session.branches[0].tokens.append(99)
+    changed = forked.beside(0)
+    assert (changed is other, changed.tokens[-1], changed.cache.length) == (False, 99, 8)
+    forked.session.branches[2] = Branch([1, 2, 3])
+    assert forked.beside(2).tokens == [1, 2, 3]
+    assert forked.session.cache.length == len(forked.session.tokens)
+
+
+def test_a_branch_that_does_not_exist_any_more_is_refused(forked):
+    with pytest.raises(ValueError, match="no branch 7; there are 0, 1"):
+        forked.beside(7)
+    forked.beside(0)
+    forked.session.delete(0)
+    with pytest.raises(ValueError, match="no branch 0; there are 1"):
+        forked.beside(0)
+
+
+def test_a_branch_and_a_rollout_that_are_looked_at_count_as_memory_until_the_chat_is_new(engine, forked):
+    before = forked.nbytes
+    other = forked.beside(0)
+    engine.feed(other)
+    assert forked.nbytes == before + other.nbytes
+    forked.rolled(other, 1, rollout)
+    assert forked.nbytes == before + other.nbytes + 30 * 30 * 4
+    forked.renew(engine.session(), None)
+    assert forked.nbytes == 0
+
+
+def test_a_rollout_is_made_anew_for_another_session_text_length_or_layer(engine, forked):
+    made = []
+
+    def make(session, layer):
+        made.append((session, session.cache.length, layer))
+        return rollout(session, layer)
+
+    session, other = forked.session, forked.beside(0)
+    first = forked.rolled(session, 1, make)
+    assert forked.rolled(session, 1, make) is first
+    forked.rolled(session, 2, make)
+    forked.rolled(other, 2, make)
+    session.tokens.append(5)
+    engine.feed(session)
+    forked.rolled(session, 1, make)
+    forked.epoch += 1
+    forked.rolled(session, 1, make)
+    assert made == [(session, 28, 1), (session, 28, 2), (other, 8, 2), (session, 29, 1), (session, 29, 1)]
+
+
+def test_metrics_and_pictures_are_those_of_the_session_and_pictures_are_copies(forked):
+    for name, values in HeadMetrics().update(forked.session).items():
+        torch.testing.assert_close(forked.head_metrics()[name], values, equal_nan=True)
+    pictures, size = forked.thumbnails()
+    expected, _ = Thumbnails().update(forked.session)
+    assert (torch.equal(pictures, expected), size) == (True, 1)
+    pictures.fill_(9)
+    assert torch.equal(forked.thumbnails()[0], expected)
+
+
+def test_readers_on_several_threads_get_the_same(engine, forked):
+    found = []
+
+    def ask():
+        found.append(
+            (forked.thumbnails()[0], forked.head_metrics()["first"], forked.rolled(forked.session, 2, rollout))
+        )
+
+    threads = [threading.Thread(target=ask) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(found) == 6
+    assert all(torch.equal(a, b) for other in found for a, b in zip(other, found[0], strict=True))
 
 
 def wait_until(condition, seconds=5.0):

@@ -10,11 +10,13 @@ import time
 import numpy as np
 import pytest
 
-from demo.store import SessionStore
-from demo.stream import PUSHED_ROWS, run, run_requested, snapshot
-from demo.wire import packed_rows, token_objects
-from gpt.interp import attention_pattern
+from demo.matrix import Scale
+from demo.store import SessionStore, Watched
+from demo.stream import PUSHED_ROWS, _Writer, run, run_requested, snapshot
+from demo.wire import token_objects
+from gpt.interp import Sight, attention_pattern, sight_rows
 from gpt.params import SamplingParams
+from tests.page import NO_END
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=24)
 HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
@@ -115,29 +117,92 @@ def test_pushed_and_pulled_tokens_are_the_same(engine, entry):
     assert snapshot(engine, entry, start)["toks"] == toks
 
 
-def test_rows_of_the_selected_head_are_pushed_as_they_are_computed(engine, entry):
-    entry.selected = (1, 2)
+def decoded(text):
+    return list(base64.b64decode(text))
+
+
+def test_rows_of_what_is_watched_are_pushed_as_they_are_computed(engine, entry):
+    entry.watched = Watched("here", Sight(((1, 2),)))
     received = messages(engine, entry)
     rows = pushed(received, "rows")
+    assert {m["rows"]["key"] for m in received if m["rows"]["items"]} == {"here"}
     assert [i for i, _ in rows] == list(range(entry.session.cache.length))
     pattern = attention_pattern(entry.session, 1, [2])[0].numpy()
     for i, text in rows:
-        told = np.frombuffer(base64.b64decode(text), np.uint8)
-        assert told.tolist() == np.rint(255 * np.sqrt(pattern[i, : i + 1])).tolist()
+        assert decoded(text) == np.rint(255 * np.sqrt(pattern[i, : i + 1])).tolist()
+
+
+@pytest.mark.parametrize(
+    ("sight", "low", "high"),
+    [(Sight(((0, 1), (2, 3)), "max", "score"), -300, 300), (Sight(((1, 0), (1, 3)), "mean", "value"), 0, 1000),
+     (Sight(((2, 2),), what="rest"), 0, 1)],
+)  # fmt: skip
+def test_rows_of_any_sight_are_pushed_in_the_bytes_of_its_scale(engine, entry, sight, low, high):
+    entry.watched = Watched("here", sight, low, high)
+    rows = pushed(messages(engine, entry), "rows")
+    n = entry.session.cache.length
+    exact = Scale(sight.what, low, high).encode(sight_rows(entry.session, sight, range(n), engine.gram).numpy())
+    assert [i for i, _ in rows] == list(range(n))
+    for i, text in rows:
+        assert np.abs(np.subtract(decoded(text), exact[i, : i + 1].astype(int))).max() <= 1
+
+
+def test_rows_that_do_not_fit_the_scale_are_left_to_be_pulled(engine, entry):
+    entry.watched = Watched("here", Sight(((1, 2),), what="score"), 0.0, 0.001)
+    received = messages(engine, entry)
+    assert pushed(received, "rows") == []
+    assert received[-1]["rows"]["key"] == "here"
+    assert received[-1]["stats"]["rows"] == entry.session.cache.length
+
+
+def test_nothing_is_pushed_of_attention_that_nobody_watches(engine, entry):
+    assert {json.dumps(m["rows"]) for m in messages(engine, entry)} == {'{"key": null, "items": []}'}
+
+
+def test_rows_of_what_is_watched_from_now_on_alone_are_pushed(engine, entry):
+    entry.session.params = WARM.replace(max_new_tokens=300, logit_bias=NO_END)
+    entry.watched, old = Watched("old", Sight(((0, 0),))), 0
+    received = []
+    for text in run(engine, entry, entry.session.run):
+        received.append(json.loads(text))
+        if not old:
+            entry.watched, old = Watched("new", Sight(((1, 2),))), received[-1]["n"]
+    keys = [m["rows"]["key"] for m in received if m["rows"]["items"]]
+    assert keys[-1] == "new"
+    assert keys == sorted(keys, reverse=True)
+    pattern = attention_pattern(entry.session, 1, [2])[0].numpy()
+    rows = [item for m in received if m["rows"]["key"] == "new" for item in m["rows"]["items"]]
+    assert [i for i, _ in rows] == list(range(rows[0][0], entry.session.cache.length))
+    assert decoded(rows[-1][1]) == np.rint(255 * np.sqrt(pattern[-1])).tolist()
 
 
 def test_rows_of_a_long_prompt_are_left_to_be_pulled(engine, entry):
+    entry.watched = Watched("here", Sight(((0, 0),)))
     engine.extend(entry.session, [{"role": "user", "content": "x" * PUSHED_ROWS}])
     prompt = len(entry.session.tokens)
     rows = pushed(messages(engine, entry), "rows")
     assert [i for i, _ in rows] == list(range(prompt, entry.session.cache.length))
 
 
-def test_a_row_is_one_byte_a_weight_and_ends_at_its_own_position(engine, entry):
+def test_a_long_text_whose_memory_is_bounded_says_which_row_is_the_first(engine, store, monkeypatch):
+    monkeypatch.setattr(engine, "query_bytes", 0)
+    entry = store.create("tab")
+    entry.session.params, entry.watched = WARM, Watched("here", Sight(((0, 0),)))
+    engine.extend(entry.session, [{"role": "user", "content": "x" * 370}])
+    prompt = len(entry.session.tokens)
+    received = messages(engine, entry)
+    first = entry.session.cache.first_query
+    assert 0 < first == received[-1]["stats"]["first_row"] == snapshot(engine, entry)["stats"]["first_row"]
+    assert [i for i, _ in pushed(received, "rows")] == list(range(prompt, len(entry.session.tokens)))
+
+
+def test_a_row_whose_query_was_dropped_at_once_is_left_to_be_pulled(engine, entry):
     engine.feed(entry.session)
-    rows = packed_rows(entry.session, 0, 0, range(3, 6))
-    assert [len(r) for r in rows] == [4, 5, 6]
-    assert all(sum((b / 255) ** 2 for b in r) == pytest.approx(1, abs=0.05) for r in rows)
+    writer = _Writer(engine, entry, entry.session.run)
+    writer._rows_from, entry.watched = 5, Watched("here", Sight(((0, 0),)))
+    cache = entry.session.cache
+    cache._buffers = cache._buffers._replace(queries=cache._buffers.queries[:, :, 8:], first=8)
+    assert writer._new_rows() == {"key": "here", "items": []}
 
 
 def test_a_slider_moved_in_mid_reply_shows_in_the_next_tokens(engine, entry):
@@ -157,7 +222,7 @@ def test_settings_travel_when_they_are_new_only(engine, entry):
 
 
 def test_of_settings_that_change_all_the_time_each_travels_once(engine, entry):
-    entry.session.params = WARM.replace(max_new_tokens=400)
+    entry.session.params = WARM.replace(max_new_tokens=400, logit_bias=NO_END)
     known, moves = [], 0
     for text in run(engine, entry, entry.session.run):
         message = json.loads(text)

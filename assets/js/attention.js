@@ -1,131 +1,122 @@
 /**
- * The attention panel: grid of heads, heatmap of one, what it says in words. Also `glassbox.attention`,
- * through which the chat asks what a head read.
+ * The attention panel: the grid of heads, and what is looked at as a map, as lines or as the shaded text. This file holds
+ * it together: what is shown, what has to be fetched for it, and when it is drawn.
  */
 (() => {
   'use strict';
   const { glassbox } = window;
-  const { store, dom, patterns } = glassbox;
-  const { el } = dom;
+  const { store, dom, patterns, looks, sights } = glassbox;
 
   const PREVIEW_MS = 80;
   const WAITING_MS = 120;
 
-  /** How weights become colours, for the heatmap and for the tint of the chat. */
-  const look = { scale: 'sqrt', skipFirst: true };
+  const isDifference = () => looks.pin && looks.versus === 'difference' && looks.view === 'map';
 
-  /** Weights of one row, as exact as the picture: null when the row has not come. */
-  function row(layer, head, query) {
-    const triangle = patterns.get(layer, head);
-    if (!triangle || query < 0 || query >= triangle.n) return null;
-    return Float32Array.from(triangle.row(query), (byte) => patterns.WEIGHT[byte]);
+  /** What the panel shows of a place; a difference where one was asked for and there can be one. */
+  function shownAt(place) {
+    return (isDifference() && sights.differenceAt(place)) || null;
   }
 
-  glassbox.attention = {
-    row,
-    look,
-    /** Whether the first token is left out of the scale. */
-    get skipFirst() {
-      return look.skipFirst;
-    },
-  };
+  /** What has to be kept whole: what is selected, and what it is compared with. */
+  function wantedSights() {
+    const { selection } = store;
+    const difference = shownAt(selection);
+    if (difference) return [difference];
+    const main = sights.sightAt(selection);
+    return looks.pin ? [main, sights.pinnedSight()] : [main];
+  }
 
-  // ---- what is shown ----
-
-  /** The head looked at, or the one painted last while its rows are on the way. */
+  /** The sight looked at, with its pattern; or the one painted last while its cells are on the way. */
   function makeSight() {
     let painted = null;
     return () => {
-      const { layer, head, query, key } = glassbox.looking();
-      const { selection } = store;
-      for (const place of [{ layer, head }, selection, painted]) {
-        const triangle = place && patterns.get(place.layer, place.head);
-        if (!triangle || !triangle.n) continue;
-        painted = { layer: place.layer, head: place.head };
-        return { ...painted, triangle, query: Math.min(query, triangle.n - 1), key };
+      const { query, key, ...place } = glassbox.looking();
+      const asked = shownAt(place) || sights.currentSight();
+      const selected = shownAt(store.selection) || sights.sightAt(store.selection);
+      for (const sight of [asked, selected, painted]) {
+        const pattern = sight && patterns.get(sight);
+        if (!pattern || !pattern.n) continue;
+        painted = sight;
+        return { sight, asked, pattern, query: Math.min(query, pattern.n - 1), key };
       }
       painted = null;
-      return { layer, head, triangle: null, query: -1, key: -1 };
+      return { sight: asked, asked, pattern: null, query: -1, key: -1 };
     };
   }
-
-  /** Pulls a hovered head once the pointer has rested on it. */
-  function makePreview() {
-    let timer = 0;
-    return () => {
-      clearTimeout(timer);
-      const { layer, head } = glassbox.looking();
-      if (!store.rows || patterns.complete(layer, head)) return;
-      timer = setTimeout(() => patterns.pull(layer, head).catch(() => undefined), PREVIEW_MS);
-    };
-  }
-
-  function writeTop(nodes, sight) {
-    const { t } = glassbox;
-    const shade = el('i');
-    shade.style.background = dom.ramp();
-    nodes.name.textContent = t('attn_name', sight.layer, sight.head);
-    const top = sight.triangle ? glassbox.picture.topWeight(sight.triangle, look.skipFirst) : 1;
-    const low = look.scale === 'log' ? String(glassbox.picture.LOG_FLOOR) : '0';
-    nodes.ramp.replaceChildren(low, shade, top.toFixed(2));
-  }
-
-  function writeZoom(button, map) {
-    button.hidden = !map.zoomed;
-    if (map.zoomed) button.firstChild.textContent = `× ${(map.span(map.rows) / map.view.n).toFixed(1)}`;
-  }
-
-  /** Without a row: what to do, or that the model is reading. */
-  function writeEmpty(box, { triangle }) {
-    const { t } = glassbox;
-    const [title, text] = box.children;
-    box.hidden = triangle !== null || !store.model;
-    const reading = store.tokens.length > 0;
-    title.textContent = reading ? t('attn_reading', store.tokens.length) : t('attn_empty');
-    text.textContent = reading ? '' : t('attn_empty_text');
-  }
-
-  function writeHooks(canvasNode, sight) {
-    const rows = sight.triangle ? sight.triangle.n : 0;
-    Object.assign(canvasNode.dataset, { layer: sight.layer, head: sight.head, rows });
-    canvasNode.setAttribute('aria-label', glassbox.t('attn_map_label', sight.layer, sight.head, rows));
-  }
-
-  // ---- the panel ----
 
   class Panel {
     constructor(root) {
-      this.nodes = glassbox.attentionNodes(root, look);
-      const { grid, heat } = this.nodes;
+      this.nodes = glassbox.attentionNodes(root);
+      const { grid, heat, others, line, table } = this.nodes;
       this.sight = makeSight();
-      this.preview = makePreview();
-      this.grid = glassbox.grid.makeGrid(grid);
-      this.map = new glassbox.heatmap.Heatmap(heat.map);
-      this.readout = glassbox.readout.makeReadout(heat);
+      this.grid = new glassbox.HeadGrid(grid);
+      this.map = new glassbox.heatmap.Heatmap(heat.main.map);
+      this.beside = new glassbox.heatmap.Heatmap(heat.pinned.map);
+      this.lines = new glassbox.Lines(others.linesCanvas);
+      this.text = new glassbox.TextView(others.scroll);
+      this.readout = glassbox.readout.makeReadout({ note: heat.note, line, table });
       this.draw = dom.debounceFrame(() => this.drawNow());
       this.drawOver = dom.debounceFrame(() => this.drawOverNow());
+      this.closed = false;
     }
+
+    // ---- drawing ----
 
     /**
      * Canvases first, words after: reading a size after a word was written would lay the page out once more.
      */
     drawNow() {
-      const { heat } = this.nodes;
+      if (this.closed || !store.model) return;
       const sight = this.sight();
-      this.map.draw(sight.triangle, look);
-      this.drawOverNow(sight);
-      writeTop(heat.top, sight);
-      writeZoom(heat.zoom, this.map);
-      writeHooks(heat.map, sight);
-      writeEmpty(heat.empty, sight);
+      this[`draw_${looks.view}`](sight);
+      glassbox.attentionHead.write(this.nodes, sight, this.bar);
       this.markWaiting(sight);
     }
 
-    drawOverNow({ layer, head, query, key } = this.sight()) {
+    draw_map(sight) {
+      this.map.draw(sight.pattern);
+      const beside = looks.pin && !isDifference();
+      if (beside) this.drawBeside();
+      this.bar = sight.pattern && { kind: sight.sight.kind, bar: glassbox.picture.barOf(sight.pattern) };
+      this.drawOverNow(sight);
+    }
+
+    /** The pinned pattern, in the same part of the text. */
+    drawBeside() {
+      const { beside, map } = this;
+      beside.runs = map.runs;
+      Object.assign(beside, { view: { ...map.view }, zoomed: map.zoomed, room: map.room });
+      beside.draw(patterns.get(sights.pinnedSight()));
+    }
+
+    draw_lines(sight) {
+      this.lines.draw(sight.pattern, sight);
+      this.bar = sight.pattern && { kind: sight.sight.kind, bar: glassbox.picture.barOf(sight.pattern) };
+      this.readout(sight, false);
+    }
+
+    draw_text(sight) {
+      const shown = sight.pattern || store.tokens.length ? this.text.draw(sight.sight, glassbox.looking()) : null;
+      this.bar = shown || this.bar;
+      this.readout(sight, false);
+    }
+
+    drawOverNow(sight = this.sight()) {
+      if (looks.view !== 'map') return this.draw();
       const { heat } = this.nodes;
-      glassbox.overlay.drawOverlay(heat.over, this.map, { query, key, selected: store.selection.position });
+      const { query, key } = sight;
+      const { pin } = looks;
+      const own = pin && pin.branch === store.branch ? pin.position : -1;
+      const pinned = isDifference() ? own : -1;
+      glassbox.overlay.drawOverlay(dom.fitCanvas(heat.main.over).g, this.map, { query, key, selected: store.selection.position, pinned });
+      if (pin && !isDifference()) {
+        const a = store.hover && store.hover.query >= 0 ? query : pin.position;
+        glassbox.overlay.drawOverlay(dom.fitCanvas(heat.pinned.over).g, this.beside, { query: own < 0 ? -1 : a, key, selected: own });
+        glassbox.readout.fillBest(heat.pinned.best, { sight: sights.pinnedSight(), query: a }, this.beside);
+        glassbox.readout.fillBest(heat.main.best, sight, this.map);
+      }
       const { width, height } = this.noteSize();
-      this.readout({ layer, head, query, key }, { ...look, roomForNote: this.map.cornerFree(width, height) });
+      return this.readout(sight, this.map.cornerFree(width, height));
     }
 
     /** Room that the note needs; measured while it is seen, so that it does not flicker. */
@@ -135,31 +126,34 @@
       return this.lastNote || { width: 214, height: 150 };
     }
 
-    /** Pales the picture when it is not of the head asked for and that one takes a while. */
-    markWaiting({ layer, head, triangle }) {
+    /** Pales the picture when it is not of what was asked for and that takes a while. */
+    markWaiting({ sight, asked, pattern }) {
       const { heat } = this.nodes.heat;
-      const asked = glassbox.looking();
-      const other = triangle != null && (layer !== asked.layer || head !== asked.head);
+      const other = pattern !== null && sight.key !== asked.key;
       clearTimeout(this.waiting);
       if (!other) heat.classList.remove('waiting');
       else this.waiting = setTimeout(() => heat.classList.add('waiting'), WAITING_MS);
     }
 
-    resetTexts() {
-      const { panel } = this.nodes;
-      dom.translate(panel);
+    /** Everything anew: another language, another theme, other controls. */
+    redraw() {
+      dom.translate(this.nodes.panel);
+      glassbox.attentionHead.writeControls(this.nodes);
       this.grid.draw();
       this.draw();
     }
 
-    onTokens() {
+    // ---- what happens ----
+
+    onTokens({ from = 0, truncated = false } = {}) {
       this.map.runs = glassbox.heatmap.roleRuns(store.tokens);
+      if (truncated || looks.view === 'text') this.text.update(truncated ? from : undefined);
       this.grid.feed.refresh();
       this.draw();
     }
 
     onSelection({ head, position }) {
-      if (head) patterns.want(store.selection.layer, store.selection.head);
+      if (head) this.keep();
       if (head) this.grid.draw();
       if (position && !store.selection.follow) this.map.reveal(store.selection.position);
       this.draw();
@@ -174,10 +168,50 @@
       return this.draw();
     }
 
+    /** Pulls a hovered head once the pointer has rested on it. */
+    preview() {
+      clearTimeout(this.previewing);
+      const { query, key, ...place } = glassbox.looking();
+      const sight = shownAt(place) || sights.currentSight();
+      if (!store.rows || patterns.isComplete(sight) || query === key) return;
+      this.previewing = setTimeout(() => patterns.pull(sight).catch(() => undefined), PREVIEW_MS);
+    }
+
+    onLook(changed) {
+      const { heat } = this.nodes.heat;
+      heat.classList.toggle('two', Boolean(looks.pin) && looks.versus === 'side');
+      if (!changed.every((name) => ['least', 'way', 'unit', 'scale'].includes(name))) this.keep();
+      glassbox.attentionHead.writeControls(this.nodes);
+      this.grid.draw();
+      this.draw();
+    }
+
     onState() {
       if (this.streaming === store.streaming) return;
       this.streaming = store.streaming;
       this.grid.feed.refresh(!store.streaming);
+      this.draw();
+    }
+
+    keep() {
+      if (store.sid && store.model) patterns.want(this.closed ? [] : wantedSights());
+    }
+
+    /** Out of sight: nothing is drawn, pushed or pulled. */
+    close(closed) {
+      if (this.closed === closed) return;
+      this.closed = closed;
+      this.grid.feed.close(closed);
+      this.keep();
+      if (closed) return;
+      this.text.update(0);
+      this.grid.draw();
+      this.draw();
+    }
+
+    /** Shows a part of the map. */
+    zoomTo(view) {
+      Object.assign(this.map, { view, zoomed: true });
       this.draw();
     }
 
@@ -198,59 +232,42 @@
     glassbox.on('hello', () => {
       patterns.clear();
       panel.grid.feed.refresh(true);
-      panel.draw();
+      panel.keep();
+      panel.redraw();
     });
     glassbox.on('attention', panel.draw);
     glassbox.on('attention-failed', (text) => {
-      panel.nodes.heat.line.textContent = text;
+      panel.nodes.line.textContent = text;
     });
-    glassbox.on('tokens', () => panel.onTokens());
+    glassbox.on('tokens', (change) => panel.onTokens(change));
+    glassbox.on('branches', () => looks.pin && panel.redraw());
     glassbox.on('selection', (change) => panel.onSelection(change));
     glassbox.on('hover', (hover) => panel.onHover(hover));
+    glassbox.on('look', (changed) => panel.onLook(changed));
     glassbox.on('state', () => panel.onState());
-    glassbox.on('theme', () => panel.resetTexts());
-    glassbox.on('lang', () => panel.resetTexts());
+    glassbox.on('theme', () => panel.redraw());
+    glassbox.on('lang', () => panel.redraw());
   }
 
-  function attachControls(panel) {
-    const { grid, heat } = panel.nodes;
-    const relook = (change) => {
-      Object.assign(look, change);
-      glassbox.emit('attention', { ...store.selection, from: 0 });
-    };
-    grid.metric.addEventListener('change', () => {
-      panel.grid.feed.metric = grid.metric.value;
-      panel.grid.feed.refresh(true);
-    });
-    heat.top.scale.addEventListener('change', () => relook({ scale: heat.top.scale.value }));
-    heat.top.sink.input.addEventListener('change', () => relook({ skipFirst: heat.top.sink.input.checked }));
-    heat.zoom.addEventListener('click', () => {
-      panel.map.reset();
-      panel.draw();
-    });
-    const gestures = {
-      hover: (cell) => glassbox.hoverAt(cell),
-      pick: (query) => glassbox.select({ position: query }),
-      view: () => panel.draw(),
-      step: (rows, keys) => panel.step(rows, keys),
-    };
-    glassbox.gestures.attachPointer(panel.map, gestures);
-    glassbox.gestures.attachKeys(panel.map, gestures);
+  function observe(panel) {
+    const { grid, heat, others, panel: node } = panel.nodes;
     const resized = new ResizeObserver(() => {
       panel.grid.draw();
       panel.draw();
     });
-    resized.observe(heat.heat);
-    resized.observe(grid.canvas);
+    for (const box of [heat.heat, grid.canvas, others.lines]) resized.observe(box);
+    new IntersectionObserver(([entry]) => panel.close(!entry.isIntersecting)).observe(node);
   }
 
   glassbox.widgets.attention = (root) => {
     const panel = new Panel(root);
     listen(panel);
-    attachControls(panel);
-    panel.resetTexts();
+    glassbox.attentionControls(panel);
+    observe(panel);
+    panel.redraw();
+    glassbox.attentionPanel = panel;
     if (!store.sid) return;
     panel.onTokens();
-    patterns.want(store.selection.layer, store.selection.head);
+    panel.keep();
   };
 })();

@@ -201,7 +201,7 @@
     glassbox.on('tokens', (change) => onTokens(parts, change));
     glassbox.on('state', () => onState(parts));
     glassbox.on('samples', ({ fresh }) => fresh && parts.drawLive());
-    for (const topic of ['selection', 'hover', 'ink', 'attention', 'theme']) glassbox.on(topic, parts.paint);
+    for (const topic of ['selection', 'hover', 'ink', 'attention', 'look', 'theme']) glassbox.on(topic, parts.paint);
     new ResizeObserver(() => stuck && scrollToEnd()).observe(parts.log);
     glassbox.on('replay', (cut) => ink.dim(cut));
     glassbox.on('hello', () => drawEmpty(parts));

@@ -17,8 +17,8 @@
   /** What the conversation is like now; the same text means that nothing was added since. */
   const state = () => [store.sid, store.epoch, store.tokens.length, store.branches.length].join();
 
-  /** 'glassbox-2026-01-31-why-is-the-sky-blue.json' */
-  function fileName() {
+  /** 'glassbox-2026-01-31-why-is-the-sky-blue' and what follows. */
+  function fileName(end) {
     const day = new Date().toISOString().slice(0, 10);
     const asked = store.tokens.filter(({ role, sp }) => (role === 'user' || role === 'text') && !sp);
     const words = asked
@@ -30,22 +30,28 @@
       .toLowerCase()
       .slice(0, 40)
       .replace(/^-+|-+$/g, '');
-    return `glassbox-${day}${name && `-${name}`}.json`;
+    return `glassbox-${day}${name && `-${name}`}${end}`;
   }
 
-  function download(name, text) {
+  /** Lets the browser keep what stands at an address, under a name. */
+  function downloadFrom(href, name) {
     const link = el('a');
-    link.href = URL.createObjectURL(new Blob([text], { type: 'application/json' }));
-    link.download = name;
+    Object.assign(link, { href, download: name });
     link.click();
-    setTimeout(() => URL.revokeObjectURL(link.href), 10000);
+  }
+
+  /** Lets the browser keep data as a file. */
+  function download(name, data, type) {
+    const href = URL.createObjectURL(new Blob([data], { type }));
+    downloadFrom(href, name);
+    setTimeout(() => URL.revokeObjectURL(href), 10000);
   }
 
   /** Saves the conversation with all its branches; resolves to whether it worked. */
   async function save() {
     try {
       const { record } = await glassbox.rpc('save', {});
-      download(fileName(), JSON.stringify(record));
+      download(fileName('.json'), JSON.stringify(record), 'application/json');
       savedAs = state();
       glassbox.toast(glassbox.t('file_saved'));
       return true;
@@ -136,5 +142,5 @@
     if (event.dataTransfer.files[0]) openFile(event.dataTransfer.files[0]);
   });
 
-  glassbox.files = { save, choose, openFile };
+  glassbox.files = { download, downloadFrom, fileName, save, choose, openFile };
 })();

@@ -11,8 +11,10 @@
   const LEFT = 62;
   const BOTTOM = 26;
   const FEWEST = 12;
-  const ROW_LABELS = 11;
-  const COLUMN_LABELS = 24;
+  const LABELS_FROM = 2.5; // pixels of a token's cell from which on tokens are labelled and not messages
+  const ROW_LABEL = 13; // pixels between two labels
+  const COLUMN_LABEL = 40;
+  const STEPS = [1, 2, 3, 4, 5, 10, 15, 20, 25, 50];
   const BANDS = { system: '--rs', user: '--ru', assistant: '--ra', text: '--ru' };
 
   /** Role bands: [role, first token, token after the last]; template tokens have none. */
@@ -41,7 +43,7 @@
     /** @param {HTMLCanvasElement} canvas */
     constructor(canvas) {
       this.canvas = canvas;
-      this.picture = new glassbox.picture.Picture();
+      this.pattern = null;
       this.view = { x: 0, y: 0, n: FEWEST };
       this.zoomed = false;
       this.room = 0;
@@ -63,6 +65,7 @@
     }
 
     fitView(rows) {
+      if (this.zoomed && !rows) return; // what an address asks for, before there is anything
       const whole = this.span(rows);
       const { view } = this;
       if (!this.zoomed || view.n >= whole) {
@@ -128,7 +131,7 @@
       if (fx < 0 || fx >= 1 || fy < 0 || fy >= 1) return null;
       const key = Math.floor(this.view.x + fx * this.view.n);
       const query = Math.floor(this.view.y + fy * this.view.n);
-      return query < this.rows && key <= query ? { query, key } : null;
+      return query < this.rows && query >= this.pattern.start && key <= query ? { query, key } : null;
     }
 
     /** Whether the corner at the top right, w by h CSS pixels, holds no cell. */
@@ -141,24 +144,32 @@
     }
 
     get rows() {
-      return this.triangle ? this.triangle.n : 0;
+      return this.pattern ? this.pattern.n : 0;
     }
 
     // ---- drawing ----
 
-    /** Draws a head's triangle, as far as it is here. */
-    draw(triangle, look) {
-      this.triangle = triangle;
-      const { g, w, h } = dom.fitCanvas(this.canvas);
+    /** Draws a pattern, as far as it is here; null draws the shape that it will have. */
+    draw(pattern) {
+      this.pattern = pattern;
+      this.paint(dom.fitCanvas(this.canvas));
+    }
+
+    /** Draws on any surface that has the size of the canvas: a picture to be saved, for one. */
+    paint({ g, w, h }) {
       const size = Math.floor(Math.min(w - LEFT - 1, h - BOTTOM - 1));
-      if (size < 40) return;
       this.fitView(this.rows);
-      this.box = { x0: LEFT, size, cell: size / this.view.n, w, h };
-      if (!this.rows) return this.drawOutline(g);
-      this.drawImage(g, look);
+      this.box = { x0: LEFT, size: Math.max(size, 0), cell: size / this.view.n, w, h };
+      if (size < 40) return;
+      if (!this.rows) {
+        this.drawOutline(g);
+        return;
+      }
+      glassbox.picture.draw(g, this.pattern, this.view, this.box);
+      this.drawMissing(g);
       this.drawBands(g);
-      if (this.box.cell >= ROW_LABELS) return this.drawTokens(g);
-      return this.drawRoles(g);
+      if (this.box.cell >= LABELS_FROM) this.drawTokens(g);
+      else this.drawRoles(g);
     }
 
     /** The shape that the picture will have, while there is none. */
@@ -174,16 +185,27 @@
       g.stroke();
     }
 
-    drawImage(g, look) {
+    /** Rows whose queries were not kept are hatched, so that they are not taken for rows that read nothing. */
+    drawMissing(g) {
       const { x0, size } = this.box;
-      const density = window.devicePixelRatio || 1;
-      const part = this.picture.update(this.triangle, this.view, size * density, look);
+      const [top, bottom] = this.stretch(0, this.pattern.start, this.view.y);
+      if (bottom <= top) return;
+      const right = (i) => Math.min(size, Math.max(0, this.columnX(i) - x0));
       g.save();
       g.beginPath();
-      g.rect(x0, 0, size, size);
+      g.moveTo(x0, top);
+      g.lineTo(x0 + right(this.view.y), top);
+      g.lineTo(x0 + right(this.pattern.start), bottom);
+      g.lineTo(x0, bottom);
       g.clip();
-      g.imageSmoothingEnabled = false;
-      g.drawImage(part.canvas, part.x, part.y, part.size, part.size, x0, 0, size, size);
+      g.strokeStyle = dom.css('--line2');
+      g.lineWidth = 1;
+      g.beginPath();
+      for (let at = -size; at < size; at += 7) {
+        g.moveTo(x0 + at, bottom);
+        g.lineTo(x0 + at + (bottom - top), top);
+      }
+      g.stroke();
       g.restore();
     }
 
@@ -221,22 +243,34 @@
       }
     }
 
+    /** Labels of as many tokens as can be read: each, or each second, fifth and so on. */
     drawTokens(g) {
-      const { view } = this;
-      const { x0, size, cell } = this.box;
-      const last = Math.min(store.tokens.length, Math.ceil(Math.max(view.x, view.y) + view.n));
       g.fillStyle = dom.css('--ink2');
       g.textBaseline = 'middle';
-      for (let i = Math.floor(Math.min(view.x, view.y)); i < last; i++) {
-        const text = dom.marked(dom.tokenText(store.tokens[i]));
+      const text = (i) => dom.marked(dom.tokenText(store.tokens[i]));
+      const { x0, size, cell } = this.box;
+      g.textAlign = 'right';
+      for (const i of this.labelled(this.view.y, ROW_LABEL)) {
         const y = this.rowY(i + 0.5);
-        const x = this.columnX(i + 0.5);
-        g.textAlign = 'right';
-        if (y > 0 && y < size) g.fillText(clipText(g, text, LEFT - 14), x0 - 12, y);
-        g.textAlign = 'center';
-        if (cell < COLUMN_LABELS || x < x0 || x > x0 + size) continue;
-        g.fillText(clipText(g, text, cell - 4), x, size + 17);
+        if (y > 5 && y < size - 4) g.fillText(clipText(g, text(i), LEFT - 14), x0 - 12, y);
       }
+      g.textAlign = 'center';
+      const apart = this.labelled(this.view.x, COLUMN_LABEL);
+      const width = Math.max(cell, apart.length > 1 ? (apart[1] - apart[0]) * cell : 0) - 5;
+      for (const i of apart) {
+        const x = this.columnX(i + 0.5);
+        const room = Math.min(width, 2 * (x - x0) + 24, 2 * (this.box.w - x));
+        if (x > x0 && x < x0 + size && room > 14) g.fillText(clipText(g, text(i), room), x, size + 17);
+      }
+    }
+
+    /** Tokens of the view that get a label, `apart` pixels apart at least. */
+    labelled(from, apart) {
+      const step = STEPS.find((n) => n * this.box.cell >= apart) || STEPS.at(-1);
+      const last = Math.min(store.tokens.length, Math.ceil(from + this.view.n));
+      const list = [];
+      for (let i = Math.ceil(Math.max(0, Math.floor(from)) / step) * step; i < last; i += step) list.push(i);
+      return list;
     }
   }
 

@@ -34,9 +34,10 @@
   /**
    * Weights of the query's row as shares of the largest, the first token apart; null while they are not here.
    */
-  function readShares({ layer, head, query }) {
-    const row = glassbox.attention && glassbox.attention.row(layer, head, query);
-    if (!row) return null;
+  function readShares({ query }) {
+    const shown = glassbox.rows && glassbox.rows.row(glassbox.sights.readingSight(), query);
+    if (!shown) return null;
+    const row = shown.weights;
     let top = 1e-6;
     for (let k = 1; k < query; k++) top = Math.max(top, row[k]);
     return { row, top };
@@ -107,13 +108,13 @@
   /** What tints and underlines mean, for what is on the page now. */
   function drawLegend(node) {
     const { t } = glassbox;
-    const { layer, head } = glassbox.looking();
+    const name = store.model ? glassbox.sights.shortName(glassbox.sights.currentSight()) : '';
     const bands = glassbox.bandLabels();
-    const shown = [store.lang, store.theme, mode(), store.hover !== null, layer, head, ...bands].join();
+    const shown = [store.lang, store.theme, mode(), store.hover !== null, name, ...bands].join();
     if (node.dataset.shown === shown) return;
     node.dataset.shown = shown;
     const items = [rampItem(t('legend_surprise'), amber, t('legend_surprise_high'))];
-    if (mode() === 'read' || store.hover) items.push(rampItem(t('legend_read', layer, head), purple));
+    if (mode() === 'read' || store.hover) items.push(rampItem(t('legend_read', name), purple));
     node.replaceChildren(...items);
     if (bands.length < 2) return;
     const item = el('span', '', t('legend_settings'));

@@ -29,6 +29,14 @@
 
   const textOf = (i) => dom.marked(dom.tokenText(store.tokens[i]));
 
+  /** The position that is compared with: its row in a broken line, its letter at the end. */
+  function outlinePinned(g, map, query) {
+    if (query < 0 || query >= map.rows) return;
+    g.setLineDash([3, 2]);
+    outlineRow(g, map, query, dom.css('--ink3'), 1);
+    g.setLineDash([]);
+  }
+
   function outlineRow(g, map, query, colour, width) {
     const { view, box } = map;
     if (query + 1 <= view.y || query >= view.y + view.n) return;
@@ -59,17 +67,17 @@
   }
 
   /**
-   * @param {HTMLCanvasElement} canvas lies over the heatmap's
+   * @param {CanvasRenderingContext2D} g of a canvas that lies over the heatmap's
    * @param {object} map the Heatmap below
-   * @param {{query: number, key: number, selected: number}} look -1 for none
+   * @param {{query: number, key: number, selected: number, pinned?: number}} look -1 for none
    */
-  function drawOverlay(canvas, map, { query, key, selected }) {
-    const { g } = dom.fitCanvas(canvas);
+  function drawOverlay(g, map, { query, key, selected, pinned = -1 }) {
     const { box, view } = map;
     if (!map.rows || !box.cell) return;
     if (selected !== query && selected >= 0 && selected < map.rows) {
       outlineRow(g, map, selected, dom.css('--line2'), 1);
     }
+    outlinePinned(g, map, pinned);
     if (key >= 0) outlineColumn(g, map, key, dom.css('--k'));
     if (query < 0 || query >= map.rows) return;
     outlineRow(g, map, query, dom.css('--q'), 1.5);

@@ -10,34 +10,16 @@
     open: () => glassbox.files.choose(),
   };
 
-  function entry(name, close) {
-    const { t } = glassbox;
-    const button = el('button', 'menu-item');
-    button.type = 'button';
-    button.id = `share-${name}`;
-    button.append(icon(name), el('span', '', t(`share_${name}`)), el('small', '', t(`share_note_${name}`)));
-    button.addEventListener('click', () => {
-      close();
-      ENTRIES[name]();
-    });
-    return button;
-  }
-
-  /** Up and down walk through the menu. */
-  function onKey(event, node) {
-    const by = { ArrowUp: -1, ArrowDown: 1 }[event.key];
-    if (!by) return;
-    const entries = [...node.querySelectorAll('.menu-item')];
-    const at = entries.indexOf(document.activeElement) + by;
-    entries[(at + entries.length) % entries.length].focus();
-    event.preventDefault();
-    event.stopPropagation();
-  }
-
   function fill(node, close) {
-    node.append(...Object.keys(ENTRIES).map((name) => entry(name, close)));
-    node.firstChild.dataset.first = '';
-    node.addEventListener('keydown', (event) => onKey(event, node));
+    const { t } = glassbox;
+    const entries = Object.entries(ENTRIES).map(([name, action]) => ({
+      id: `share-${name}`,
+      icon: name,
+      text: t(`share_${name}`),
+      note: t(`share_note_${name}`),
+      action,
+    }));
+    glassbox.fillMenu(node, entries, close);
   }
 
   /** The button that stands in the bar. */

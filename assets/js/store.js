@@ -53,6 +53,7 @@
     /** @type {null|{from: number, list: object[]}} several replies to one prompt of `from` tokens */ samples:
       null,
     rows: 0,
+    /** rows before this one were not kept */ firstRow: 0,
     tps: 0,
     memory: 0,
     context: 0,
@@ -153,15 +154,16 @@
   function setStats(message) {
     store.streaming = message.state === 'streaming';
     store.finish = message.finish || null;
-    const { tps, context, memory, rows } = message.stats || {};
+    const { tps, context, memory, rows, first_row: firstRow } = message.stats || {};
     if (tps != null) store.tps = tps;
     if (context != null) store.context = context;
     if (memory != null) store.memory = memory;
     if (rows != null) store.rows = rows;
+    if (firstRow != null) store.firstRow = firstRow;
   }
 
-  function emitRows({ layer, head, items }) {
-    emit('row', { layer, head, rows: items.map(([i, text]) => ({ i, bytes: b64(text) })) });
+  function emitRows({ key, items }) {
+    emit('row', { key, rows: items.map(([i, text]) => ({ i, bytes: b64(text) })) });
   }
 
   const isStale = (message) =>
@@ -205,7 +207,7 @@
     if (!takeSamples(message)) return false;
     setTokens(message);
     setStats(message);
-    if (message.rows && message.rows.items) emitRows(message.rows);
+    if (message.rows && message.rows.items.length) emitRows(message.rows);
     emit('state');
     return true;
   }
