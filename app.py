@@ -6,6 +6,8 @@ import sys
 
 from gpt import DEFAULT_MODEL, load
 
+ATTENTION_MEMORY = 320  # MB: 4,600 tokens of the default model in float32
+
 
 def parse_args() -> argparse.Namespace:
     """Options not given are taken from the environment: GLASSBOX_MODEL for --model, and so on."""
@@ -16,8 +18,9 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--host", help="address to listen on, 0.0.0.0 for all (default: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--threads", type=int, help="threads of the processor (default: one a core)")
+    parser.add_argument("--attention-memory", type=float, help="MB of a conversation's queries (default: 320)")
     parser.add_argument("--share", action="store_true", help="make a public link")
-    names = ("model", "device", "dtype", "host", "port", "threads", "share")
+    names = ("model", "device", "dtype", "host", "port", "threads", "attention_memory", "share")
     parser.set_defaults(**{name: os.environ.get(f"GLASSBOX_{name.upper()}") or None for name in names})
     return parser.parse_args()
 
@@ -34,7 +37,8 @@ def serve(args: argparse.Namespace) -> None:
     import torch
 
     torch.set_num_threads(args.threads or torch.get_num_threads())
-    demo = build_demo(load(args.model or DEFAULT_MODEL, args.device, args.dtype, show_progress))
+    memory = int(1e6 * (ATTENTION_MEMORY if args.attention_memory is None else args.attention_memory))
+    demo = build_demo(load(args.model or DEFAULT_MODEL, args.device, args.dtype, show_progress, memory))
     print(f"Glassbox is ready at {launch(demo, args.host, args.port, bool(args.share))} (Ctrl-C ends it)", flush=True)
     demo.block_thread()
 

@@ -31,13 +31,17 @@ def load(
     device: str | None = None,
     dtype: "str | torch.dtype | None" = None,
     progress: Callable[[str, int, int], None] | None = None,
+    query_bytes: int | None = None,
 ) -> "Engine":
     """Load a model by catalogue name, folder in Hugging Face layout, or .gguf path, and return its engine.
 
     `device` defaults to a GPU when there is one, `dtype` ("float32", "bfloat16", "float16") to bfloat16 there and to
-    float32 on a CPU. `progress(stage, done, total)` is told about downloads, in bytes. Raises ValueError
-    or RuntimeError with one sentence that says what was expected.
+    float32 on a CPU. `progress(stage, done, total)` is told about downloads, in bytes. `query_bytes` bounds what a
+    session keeps for its attention: of a longer text, the rows of the last positions can be derived; None keeps all.
+    Raises ValueError or RuntimeError with one sentence that says what was expected.
     """
+    if query_bytes is not None and query_bytes <= 0:
+        raise ValueError(f"the memory for a conversation's attention must be more than 0, got {query_bytes / 1e6:g} MB")
     import torch
 
     from gpt.catalog import resolve
@@ -54,7 +58,9 @@ def load(
     else:
         tokenizer = Tokenizer.from_gguf(checkpoint.fields)
         chat = ChatTemplate.from_gguf(checkpoint.fields, tokenizer)
-    return Engine(checkpoint.model(_device(device), _dtype(dtype, device)), tokenizer, chat, checkpoint.name)
+    engine = Engine(checkpoint.model(_device(device), _dtype(dtype, device)), tokenizer, chat, checkpoint.name)
+    engine.query_bytes = query_bytes
+    return engine
 
 
 def _device(name: str) -> "torch.device":

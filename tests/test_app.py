@@ -52,7 +52,10 @@ def test_an_unknown_model_is_one_sentence_that_lists_the_known_ones(monkeypatch,
     assert len(error.splitlines()) == 1
 
 
-@pytest.mark.parametrize(("option", "value"), [("--dtype", "float9"), ("--device", "abacus"), ("--threads", "-1")])
+WRONG = [("--dtype", "float9"), ("--device", "abacus"), ("--threads", "-1"), ("--attention-memory", "-5")]
+
+
+@pytest.mark.parametrize(("option", "value"), WRONG)
 def test_an_option_that_cannot_be_is_one_sentence(monkeypatch, capsys, option, value):
     assert run_main(monkeypatch, option, value) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1
@@ -65,6 +68,16 @@ def test_a_port_in_use_is_one_sentence(monkeypatch, capsys, engine):
         taken.listen()
         assert run_main(monkeypatch, "--port", str(taken.getsockname()[1])) == 2
     assert "is in use; choose another with --port" in capsys.readouterr().err
+
+
+def test_the_memory_for_attention_is_given_in_megabytes(monkeypatch):
+    asked = []
+    monkeypatch.setattr(
+        app, "load", lambda *args: asked.append(args[-1]) or (_ for _ in ()).throw(ValueError("enough"))
+    )
+    run_main(monkeypatch, "--attention-memory", "40.5")
+    run_main(monkeypatch)
+    assert asked == [40_500_000, 320_000_000]
 
 
 def test_ctrl_c_while_loading_ends_without_a_trace(monkeypatch, capsys):
