@@ -90,7 +90,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
             page.wait_for_function("() => !!(window.glassbox && window.glassbox.store.sid)")
             return _report(page, args)
     finally:
-        demo.close()
+        demo.close(verbose=False)
 
 
 def _report(page: Any, args: argparse.Namespace) -> dict[str, Any]:
