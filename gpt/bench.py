@@ -139,7 +139,7 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     torch.set_num_threads(args.threads)
     path = resolve(args.model)
     start = time.perf_counter()
-    engine = load(args.model)
+    engine = load(args.model, dtype=args.dtype)
     load_seconds = time.perf_counter() - start
     _require_room(engine, args.context + args.tokens + 2)
     program, prompts = Glassbox(engine), random_prompts(engine.config.vocab_size, args.context)
@@ -152,11 +152,11 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
         "machine": machine(engine, args),
     }
     cost = queries_cost(program, prompts, args.tokens, args.repeats)
+    attention = attention_cost(engine, prompts, LENGTHS, args.repeats)  # before any other program keeps threads awake
     room = args.context + args.tokens + 8
     programs = {"glassbox": program, **dict(peers(args.peers, path, engine, room, args.threads))}
     speeds = interleave(programs, prompts, args.tokens, args.repeats)
     sampling = sampling_cost(engine, next(prompts), args.tokens, 1 / speeds["glassbox"].decode)
-    attention = attention_cost(engine, prompts, LENGTHS, args.repeats)
     return {**comparison(speeds), "queries_cost": cost, "sampling": sampling, "attention": attention, **own}
 
 
@@ -194,7 +194,7 @@ def machine(engine: Engine, args: argparse.Namespace) -> dict[str, Any]:
         "cores": os.cpu_count(),
         "threads": args.threads,
         "device": torch.cuda.get_device_name(engine.device) if engine.device.type == "cuda" else str(engine.device),
-        "dtype": str(engine.dtype).removeprefix("torch."),
+        "dtype": engine.precision,
         "python": platform.python_version(),
         "torch": torch.__version__,
         "model": engine.name,
@@ -230,6 +230,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="a name, a folder in Hugging Face layout, or a .gguf file"
     )
+    parser.add_argument("--dtype", help="int4, float32, ...; what transformers is given too, as near as it has it")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor threads, for everybody")
     parser.add_argument("--context", type=int, default=256, help="tokens to read")
     parser.add_argument("--tokens", type=int, default=64, help="tokens to write, at least 2")

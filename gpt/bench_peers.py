@@ -1,12 +1,14 @@
 """Other programs for the benchmark, each behind one method: read tokens, then write some.
 
-llama.cpp runs in this process through the package xllamacpp, transformers through its `generate`. What is not
-installed or cannot read the checkpoint is left out, and said so.
+llama.cpp runs through the package xllamacpp, transformers through its `generate`, each in a process of its own. What is
+not installed or cannot read the checkpoint is left out, and said so.
 """
 
+import multiprocessing
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -39,7 +41,7 @@ class Program(Protocol):
 
 
 class LlamaCpp:
-    """llama.cpp in this process, through xllamacpp. Needs a GGUF file."""
+    """llama.cpp through xllamacpp. Needs a GGUF file."""
 
     def __init__(self, path: Path, context: int, threads: int) -> None:
         import xllamacpp
@@ -87,29 +89,94 @@ class _Clock:
         return torch.zeros(len(tokens), dtype=torch.bool, device=tokens.device)
 
 
-def load_transformers(path: Path, engine: Engine) -> Any:
-    """The same checkpoint as transformers reads it, in the engine's dtype, on its device."""
+def load_transformers(path: Path, dtype: torch.dtype, device: str) -> "Both":
+    """The same checkpoint as transformers reads it; one model for both ways of generating."""
     import transformers
 
     transformers.utils.logging.set_verbosity_error()
     transformers.utils.logging.disable_progress_bar()
     place = {"gguf_file": path.name} if path.is_file() else {}
     folder = path.parent if path.is_file() else path
-    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=engine.dtype, **place)
-    return model.to(engine.device).eval()
+    model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **place)
+    model = model.to(device).eval()
+    return Both(Transformers(model, False), Transformers(model, True))
+
+
+class Both(NamedTuple):
+    """Generating without and with attentions."""
+
+    plain: Transformers
+    attentions: Transformers
+
+
+# ---- each in a process of its own --------------------------------------------------------------------------
+
+
+class Apart:
+    """A program in a process of its own: what it loads must not slow the others down.
+
+    llama.cpp, merely loaded beside torch, halves the speed of torch's threads. `make(*args)` makes the program there,
+    or a tuple of programs, of which `run` takes one by number. Raises ValueError with what hindered it.
+    """
+
+    def __init__(self, make: Callable[..., Any], *args: Any) -> None:
+        context = multiprocessing.get_context("spawn")
+        self._pipe, theirs = context.Pipe()
+        self._process = context.Process(target=_serve, args=(theirs, torch.get_num_threads(), make, args), daemon=True)
+        self._process.start()
+        theirs.close()
+        self._answer()
+
+    def run(self, prompt: list[int], n: int, number: int = 0) -> Speed:
+        self._pipe.send((prompt, n, number))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        try:
+            good, value = self._pipe.recv()
+        except EOFError:
+            good, value = False, "its process ended"
+        if not good:
+            raise ValueError(value)
+        return value
+
+
+def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple) -> None:
+    """The other process: make the program, then run it as often as it is asked to."""
+    torch.set_num_threads(threads)
+    try:
+        made = make(*args)
+        programs = made if isinstance(made, tuple) else (made,)
+    except (ImportError, ValueError, RuntimeError, OSError) as error:
+        pipe.send((False, str(error)))
+        return
+    pipe.send((True, None))
+    while True:
+        prompt, n, number = pipe.recv()
+        pipe.send((True, programs[number].run(prompt, n)))
+
+
+class _One(NamedTuple):
+    """One of the programs in another process."""
+
+    process: Apart
+    number: int
+
+    def run(self, prompt: list[int], n: int) -> Speed:
+        return self.process.run(prompt, n, self.number)
 
 
 def peers(
     names: Sequence[str], path: Path, engine: Engine, context: int, threads: int
 ) -> Iterator[tuple[str, Program]]:
     """The wanted programs that can run here; why another cannot is said on standard error."""
-    shared: list[Any] = []
+    both: Apart | None = None
     for name in names:
         try:
             if name == "llama.cpp":
-                yield name, LlamaCpp(path, context, threads)
+                yield name, Apart(LlamaCpp, path, context, threads)
             else:
-                shared = shared or [load_transformers(path, engine)]
-                yield name, Transformers(shared[0], name.endswith("attentions"))
-        except (ImportError, ValueError, RuntimeError, OSError) as error:
+                both = both or Apart(load_transformers, path, engine.dtype, str(engine.device))
+                yield name, _One(both, int(name.endswith("attentions")))
+        except ValueError as error:
             print(f"{name} is left out: {error}", file=sys.stderr)

@@ -94,7 +94,7 @@ def test_the_cost_of_looking_at_attention_is_told_for_every_length_that_fits(eng
 @pytest.fixture
 def tiny(engine, monkeypatch):
     """The command measures the tiny engine. It must not change the number of threads of the other tests."""
-    monkeypatch.setattr(bench, "load", lambda name: engine)
+    monkeypatch.setattr(bench, "load", lambda name, dtype: engine)
     monkeypatch.setattr(bench, "resolve", lambda name: argparse.Namespace(suffix=""))
     monkeypatch.setattr(torch, "set_num_threads", lambda n: None)
 

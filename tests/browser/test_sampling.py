@@ -49,11 +49,19 @@ def test_a_value_that_is_out_of_range_is_refused_in_words_and_nothing_changes(gl
     assert glassbox.state("params") == before
 
 
+def server_has(glassbox: Glassbox, name: str, value) -> None:
+    """Wait until the server's parameter is this one: the page shows a change before it was sent."""
+    glassbox.page.wait_for_function(
+        "([name, value]) => window.glassbox.rpc('set_params', {}).then(({params}) => params[name] === value)",
+        arg=[name, value],
+    )
+
+
 def test_a_fast_drag_ends_on_the_last_value(glassbox: Glassbox):
     for value in (0.2, 0.5, 0.9, 1.3, 1.7):
         glassbox.slide("temperature", value)
     glassbox.wait("s.params.temperature === 1.7")
-    assert glassbox.page.evaluate("() => window.glassbox.rpc('set_params', {})")["params"]["temperature"] == 1.7
+    server_has(glassbox, "temperature", 1.7)
 
 
 MOVES = """async ([moves, last]) => {
@@ -115,8 +123,10 @@ def test_a_group_says_how_much_of_it_is_on_and_a_reset_takes_it_off(glassbox: Gl
     assert glassbox.page.locator(f"#group-{group} > summary").inner_text().endswith("1 on")
     glassbox.page.locator(f"#{name} .reset").click()
     glassbox.wait(f"s.params.{name} === arg", before)
-    assert "on" not in glassbox.page.locator(f"#group-{group} > summary .rk").inner_text()
-    assert glassbox.page.evaluate("() => window.glassbox.rpc('set_params', {})")["params"][name] == before
+    glassbox.page.wait_for_function(
+        "(group) => !document.querySelector(`#group-${group} > summary .rk`).textContent.includes('on')", arg=group
+    )
+    server_has(glassbox, name, before)
 
 
 def test_a_logarithmic_slider_follows_the_mouse_and_the_arrow_keys(glassbox: Glassbox):
