@@ -220,7 +220,7 @@ class Server:
         return {
             "name": self.engine.name,
             "device": str(self.engine.device),
-            "dtype": str(self.engine.dtype).removeprefix("torch."),
+            "dtype": self.engine.precision,
             "memory_bytes": self.engine.model.nbytes(),
             "chat": self.engine.chat is not None,
             **{name: getattr(config, name) for name in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import torch
 
+    from gpt.checkpoint import Checkpoint
     from gpt.engine import Engine
     from gpt.params import SamplingParams
 
@@ -35,9 +36,11 @@ def load(
 ) -> "Engine":
     """Load a model by catalogue name, folder in Hugging Face layout, or .gguf path, and return its engine.
 
-    `device` defaults to a GPU when there is one, `dtype` ("float32", "bfloat16", "float16") to bfloat16 there and to
-    float32 on a CPU. `progress(stage, done, total)` is told about downloads, in bytes. `query_bytes` bounds what a
-    session keeps for its attention: of a longer text, the rows of the last positions can be derived; None keeps all.
+    `device` defaults to a GPU when there is one, `dtype` to bfloat16 there and to float32 on a processor; float16 can
+    be asked for too, and on a processor "int4", which leaves the matrices of a GGUF file of 4-bit groups as they are
+    (quant.py): faster and smaller, and less exact. `progress(stage, done, total)` is told about downloads, in bytes.
+    `query_bytes` bounds what a session keeps for its attention: of a longer text, the rows of the last positions can
+    be derived; None keeps all.
     Raises ValueError or RuntimeError with one sentence that says what was expected.
     """
     if query_bytes is not None and query_bytes <= 0:
@@ -51,6 +54,8 @@ def load(
     from gpt.tokenizer import Tokenizer
 
     device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    wanted = dtype or ("float32" if device.startswith("cpu") else "bfloat16")
+    place, numbers = _device(device), _dtype(wanted)
     checkpoint = open_checkpoint(resolve(name, progress))
     if checkpoint.fields is None:
         tokenizer = Tokenizer.from_folder(checkpoint.path)
@@ -58,7 +63,12 @@ def load(
     else:
         tokenizer = Tokenizer.from_gguf(checkpoint.fields)
         chat = ChatTemplate.from_gguf(checkpoint.fields, tokenizer)
-    engine = Engine(checkpoint.model(_device(device), _dtype(dtype, device)), tokenizer, chat, checkpoint.name)
+    if wanted == "int4":
+        _require_int4(checkpoint, place)
+    model = checkpoint.model(place, numbers, quantised=wanted == "int4")
+    engine = Engine(model, tokenizer, chat, checkpoint.name)
+    if wanted == "int4" and engine.precision != "int4":
+        raise ValueError(f"no matrix of {checkpoint.name} has a shape that int4 takes; give another dtype")
     engine.query_bytes = query_bytes
     return engine
 
@@ -74,12 +84,17 @@ def _device(name: str) -> "torch.device":
     return device
 
 
-def _dtype(name: "str | torch.dtype | None", device: str) -> "torch.dtype":
+def _require_int4(checkpoint: "Checkpoint", device: "torch.device") -> None:
+    if device.type != "cpu":
+        raise ValueError(f"int4 computes on a processor, not on {device}; give another dtype, or the device cpu")
+    if not checkpoint.is_quantised:
+        raise ValueError(f"{checkpoint.name} holds no matrices of 4-bit groups; int4 needs a GGUF such as Q4_1 or Q4_K")
+
+
+def _dtype(name: "str | torch.dtype") -> "torch.dtype":
     import torch
 
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-    if name is None:
-        return torch.float32 if device.startswith("cpu") else torch.bfloat16
+    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int4": torch.float32}
     if (isinstance(name, str) and name not in dtypes) or name not in (*dtypes, *dtypes.values()):
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {name!r}")
     return dtypes[name] if isinstance(name, str) else name

@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from gpt.weights import CheckpointError, GGUFFile, SafeTensors
+from gpt.quant import QuantEmbedding, fits, linear_of
+from gpt.weights import CheckpointError, GGUFFile, Groups, SafeTensors
 
 __all__ = ["Checkpoint", "CheckpointError", "open_checkpoint"]
 
@@ -119,16 +120,50 @@ class Checkpoint:
     table: Mapping[str, _To] = field(repr=False)
 
     @torch.inference_mode(False)  # the caller may be in it, the threads that fill are not
-    def model(self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> GPT:
+    def model(
+        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, quantised: bool = False
+    ) -> GPT:
         """A new GPT that holds the weights, in eval mode and without gradients.
 
+        `quantised`: matrices that the file stores in groups of 4 or 8 bits stay so (quant.py); all else is of `dtype`.
         Raises CheckpointError when a tensor is missing, left over, misshapen or of an unknown kind.
         """
         model = self._bare_model(device, dtype)
         plan = _plan(self.table, model)
         self._refuse_differences(plan, model)
-        self._fill(plan, model)
+        kept = self._quantise(plan, model) if quantised else set()
+        self._fill({name: to for name, to in plan.items() if name not in kept}, model)
         return model
+
+    @property
+    def is_quantised(self) -> bool:
+        """Whether the file holds matrices of 4-bit groups."""
+        return isinstance(self.weights, GGUFFile) and self.weights.has_int4
+
+    def _quantise(self, plan: Mapping[str, _To], model: GPT) -> set[str]:
+        """Put layers of quantised weights where the file has such; the names of the tensors that this took."""
+        matrices: dict[str, list[str]] = {}
+        for name, to in plan.items():
+            module, _, kind = to.module.rpartition(".")
+            if kind == "weight":
+                matrices.setdefault(module, []).append(name)
+        made = {module: self._groups(plan, names) for module, names in matrices.items()}
+        made = {module: groups for module, groups in made.items() if groups is not None and fits(groups)}
+        for module, groups in made.items():
+            parent, _, child = module.rpartition(".")
+            old = model.get_submodule(module)
+            setattr(model.get_submodule(parent), child, _quantised(old, groups))
+        if self.config.tied and "wte" in made:
+            model.lm_head = linear_of(made["wte"], None)
+        return {name for module in made for name in matrices[module]}
+
+    def _groups(self, plan: Mapping[str, _To], names: list[str]) -> Groups | None:
+        """The rows of several stored matrices, one below the other; None unless all are in groups of the same bits."""
+        parts = [self.weights.groups(name, plan[name].order, self.config.head_dim) for name in names]
+        if any(part is None for part in parts) or len({part.bits for part in parts}) > 1:
+            return None
+        codes, scale, minimum = (torch.cat(columns) for columns in zip(*(part[:3] for part in parts), strict=True))
+        return Groups(codes, scale, minimum, parts[0].bits)
 
     def _bare_model(self, device: torch.device | str, dtype: torch.dtype) -> GPT:
         if self.config.n_layer > len(self.weights.shapes):
@@ -219,6 +254,11 @@ def _destination(model: GPT, to: _To) -> Tensor:
         "up": slice(c.d_mlp, None),
     }
     return model.get_parameter(to.module).data[rows[to.rows]]
+
+
+def _quantised(old: nn.Module, groups: Groups) -> nn.Module:
+    """The layer that takes the place of `old`, whose bias, filled later, it takes over."""
+    return QuantEmbedding(groups) if isinstance(old, nn.Embedding) else linear_of(groups, old.bias)
 
 
 def _some(names: Iterable[str]) -> str:

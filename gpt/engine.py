@@ -22,6 +22,7 @@ from gpt.interp import output_gram
 from gpt.lexicon import Lexicon
 from gpt.model import GPT
 from gpt.params import SamplingParams
+from gpt.quant import precision_of
 from gpt.runner import EagerRunner, Runner
 from gpt.session import Session
 from gpt.tokenizer import Tokenizer
@@ -72,6 +73,11 @@ class Engine:
     @property
     def dtype(self) -> torch.dtype:
         return self.model.dtype
+
+    @property
+    def precision(self) -> str:
+        """What the weights are held in: "int4", "float32", ..."""
+        return precision_of(self.model)
 
     def session(
         self,

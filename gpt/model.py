@@ -152,15 +152,15 @@ class GPT(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        return self.wte.weight.device
+        return self.norm_f.weight.device
 
     @property
     def dtype(self) -> torch.dtype:
-        return self.wte.weight.dtype
+        return self.norm_f.weight.dtype
 
     def nbytes(self) -> int:
-        """Bytes of all parameters, a tied matrix counted once."""
-        return sum(p.nbytes for p in self.parameters())
+        """Bytes of all weights, a tied matrix counted once."""
+        return sum(p.nbytes for p in (*self.parameters(), *self.buffers()))
 
     def forward(
         self, tokens: Tensor, positions: Tensor, cache: Cache | None = None, rows: Tensor | None = None

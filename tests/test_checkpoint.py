@@ -19,9 +19,9 @@ TOKENS = torch.tensor([[3, 1, 4, 1, 5, 92, 65, 35, 8, 9, 79, 3]])
 N_HEAD, N_KV_HEAD, HEAD_DIM = 4, 2, 16
 
 
-def make_llama(tied: bool = False) -> LlamaForCausalLM:
+def make_llama(tied: bool = False, **changes: int) -> LlamaForCausalLM:
     torch.manual_seed(0)
-    config = LlamaConfig(
+    shape = dict(
         hidden_size=64,
         intermediate_size=96,
         num_hidden_layers=2,
@@ -33,13 +33,13 @@ def make_llama(tied: bool = False) -> LlamaForCausalLM:
         tie_word_embeddings=tied,
         initializer_range=0.2,
     )
-    return LlamaForCausalLM(config).eval()
+    return LlamaForCausalLM(LlamaConfig(**shape | changes)).eval()
 
 
-def make_gpt2() -> GPT2LMHeadModel:
+def make_gpt2(**changes: int) -> GPT2LMHeadModel:
     torch.manual_seed(0)
     shape = {"n_embd": 64, "n_layer": 2, "n_head": N_HEAD, "vocab_size": 96, "n_positions": 64}
-    model = GPT2LMHeadModel(GPT2Config(**shape, initializer_range=0.2)).eval()
+    model = GPT2LMHeadModel(GPT2Config(**shape | changes, initializer_range=0.2)).eval()
     for parameter in model.parameters():  # biases and norms start as 0 and 1, where errors hide
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)
@@ -254,13 +254,20 @@ def gguf_name(name: str, names: dict[str, str]) -> str:
     return f"{block}{names[module]}.{parts[-1]}"
 
 
-def write_gguf(path: Path, reference: torch.nn.Module, kind: Quant = Quant.F32, omit=(), **extra) -> Path:
-    """Write `reference` as GGUF in one quantisation, and set its weights to what that can express."""
+def write_gguf(
+    path: Path, reference: torch.nn.Module, kind: Quant = Quant.F32, omit=(), kinds=None, tokenizer=None, **extra
+) -> Path:
+    """Write `reference` as GGUF in one quantisation, and set its weights to what that can express.
+
+    `kinds` names tensors that are stored otherwise; `tokenizer` is metadata in the place of nameless tokens.
+    """
     writer = gguf.GGUFWriter(path, reference.config.model_type)
     write_gguf_fields(writer, reference.config)
+    write_tokenizer(writer, tokenizer or nameless_tokens(reference.config.vocab_size))
     names = LLAMA_NAMES if reference.config.model_type == "llama" else GPT2_NAMES
     for name, parameter in reference.named_parameters():
-        to, own = gguf_name(name, names), Quant.F32 if parameter.dim() == 1 else kind
+        to = gguf_name(name, names)
+        own = Quant.F32 if parameter.dim() == 1 else (kinds or {}).get(to, kind)
         weight = parameter.detach().numpy()
         weight = np.ascontiguousarray(weight.T) if ".c_" in name and weight.ndim == 2 else weight
         data = gguf.quantize(weight, own)
@@ -291,10 +298,21 @@ def write_gguf_fields(writer: gguf.GGUFWriter, config) -> None:
         writer.add_rope_dimension_count(HEAD_DIM)
     else:
         writer.add_layer_norm_eps(config.layer_norm_epsilon)
-    writer.add_token_list([f"tøken {i}" for i in range(config.vocab_size)])
-    writer.add_token_types([1] * config.vocab_size)
-    writer.add_add_bos_token(False)
     writer.add_array("test.numbers", [0.5, -1.5])
+
+
+def nameless_tokens(count: int) -> dict:
+    return {
+        "tokenizer.ggml.tokens": [f"tøken {i}" for i in range(count)],
+        "tokenizer.ggml.token_type": [1] * count,
+        "tokenizer.ggml.add_bos_token": False,
+    }
+
+
+def write_tokenizer(writer: gguf.GGUFWriter, fields: dict) -> None:
+    add = {bool: writer.add_bool, int: writer.add_uint32, str: writer.add_string, list: writer.add_array}
+    for key, value in fields.items():
+        add[type(value)](key, value)
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
     {"config", "params", "vocabulary", "catalog", "weights"},
-    {"model", "tokenizer", "filters"},
+    {"model", "tokenizer", "filters", "quant"},
     {"cache", "checkpoint", "chat", "lexicon", "survivors"},
     {"sampling"},
     {"branch", "runner"},
