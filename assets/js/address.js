@@ -58,7 +58,7 @@
     clearTimeout(timer);
     timer = setTimeout(address, WRITE_MS);
   };
-  for (const topic of ['selection', 'look', 'grid', 'branches']) glassbox.on(topic, writeSoon);
+  for (const topic of ['selection', 'look', 'sight', 'branches']) glassbox.on(topic, writeSoon);
   window.addEventListener('hashchange', () => location.hash !== hash() && readAddress());
 
   Object.assign(glassbox, { readAddress, address, addressField, wholeOf });

@@ -42,7 +42,7 @@
       nodes.shade.place(0);
       grid.feed.choose(metric, like);
       writeDefinition(nodes);
-      glassbox.emit('grid');
+      glassbox.emit('sight');
     };
     const here = () => ({ layer: store.selection.layer, head: store.selection.head });
     nodes.metric.addEventListener('change', () => choose(nodes.metric.value, here()));
@@ -52,12 +52,12 @@
     });
     nodes.sort.addEventListener('click', () => {
       setSorted(grid, nodes, !grid.sorted);
-      glassbox.emit('grid');
+      glassbox.emit('sight');
     });
     nodes.shade.changed = (least) => {
       grid.least = least;
       grid.draw();
-      glassbox.emit('grid');
+      glassbox.emit('sight');
     };
     for (const topic of ['lang', 'hello']) glassbox.on(topic, () => writeDefinition(nodes));
     writeDefinition(nodes);
@@ -74,7 +74,7 @@
         if (map !== panel.map) Object.assign(panel.map, { view: { ...map.view }, zoomed: map.zoomed });
         panel.map.fitView(panel.map.rows);
         panel.draw();
-        glassbox.emit('grid');
+        glassbox.emit('sight');
       },
       step: (rows, keys) => panel.step(rows, keys),
     };
@@ -91,7 +91,7 @@
     nodes.heat.zoom.addEventListener('click', () => {
       panel.map.reset();
       panel.draw();
-      glassbox.emit('grid');
+      glassbox.emit('sight');
     });
   };
 })();

@@ -157,6 +157,11 @@
     if (truncated && looks.pin && looks.pin.position >= store.tokens.length) look({ pin: null });
   });
 
+  glassbox.on('branches', () => {
+    const { pin } = looks;
+    if (pin && !store.branches.some(({ id }) => id === pin.branch)) look({ pin: null });
+  });
+
   Object.assign(glassbox, {
     looks,
     look,

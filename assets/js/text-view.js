@@ -55,15 +55,10 @@
     return row && (isWords() ? glassbox.words.byWord(row, keys) : row);
   }
 
-  /** How far the texts of two branches are the same. */
-  function sharedWith(branch) {
-    if (branch === store.branch) return Infinity;
-    const mine = new Map(store.branches.map((one) => [one.id, one]));
-    const chain = (id) => (mine.has(id) ? [id, ...chain(mine.get(id).parent)] : []);
-    const [a, b] = [chain(branch), chain(store.branch)];
-    const common = a.find((id) => b.includes(id));
-    const leaves = [a, b].map((line) => (line.indexOf(common) > 0 ? mine.get(line[line.indexOf(common) - 1]).fork : Infinity));
-    return Math.min(...leaves);
+  /** How far the text of a branch is the one that is shown. */
+  function sharedWith(id) {
+    const branch = store.branches.find((one) => one.id === id);
+    return branch && id !== store.branch ? glassbox.tree.parting(branch) : Infinity;
   }
 
   /** The pinned row less the current one, as far as both read the same text. */

@@ -78,6 +78,14 @@ def glassbox(open_page):
     return open_page()
 
 
+@pytest.fixture
+def answered(glassbox):
+    """A page with one short message and its reply."""
+    glassbox.settings(max_new_tokens=12, temperature=0)
+    glassbox.say("Hello there. Hello again.")
+    return glassbox
+
+
 class Glassbox:
     """One open page, by the hooks that the page keeps stable. `fresh`: without the recorded conversation."""
 
