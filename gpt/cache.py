@@ -114,6 +114,10 @@ class KVCache:
         """(S, C), a view: what the output matrix makes the logits of the next token from."""
         return self._buffers.hidden[0, 0, : self.length]
 
+    def expect(self, length: int) -> None:
+        """Make room for that many positions at once, for a text that is read piece by piece."""
+        self._grow(length)
+
     def reserve(self, n: int) -> None:
         """Make room for n new positions and decide what they may look at: the past, and each other up to themselves."""
         self._grow(self.length + n)
@@ -196,8 +200,9 @@ class KVCache:
 
 
 def _lengthened(buffer: Tensor, positions: int) -> Tensor:
-    missing = positions - buffer.shape[2]
-    return torch.cat((buffer, buffer.new_zeros(*buffer.shape[:2], missing, buffer.shape[3])), dim=2)
+    longer = buffer.new_empty(*buffer.shape[:2], positions, buffer.shape[3])  # what is not written is not read either
+    longer[:, :, : buffer.shape[2]] = buffer
+    return longer
 
 
 class PackedCaches:

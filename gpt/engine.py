@@ -154,6 +154,7 @@ class Engine:
         with self._lock, session.lock:
             pending = session.tokens[session.cache.length : end][:CHUNK]
             if pending:
+                session.cache.expect(min(end, len(session.tokens)))
                 self.runner.run([(session.cache, pending)])
 
     def check(self, params: SamplingParams) -> None:
@@ -236,4 +237,5 @@ class Engine:
             raise ValueError("there is nothing to continue: the session has no tokens; send a message first")
         if session.cache.length == len(session.tokens):
             session.cache.truncate(session.cache.length - 1)  # its logits are gone: read the last token again
+        session.cache.expect(len(session.tokens))
         return session.tokens[session.cache.length :][:CHUNK]

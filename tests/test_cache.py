@@ -237,3 +237,17 @@ def test_a_model_computes_the_same_logits_whether_queries_are_bounded_or_not():
     assert bounded.first_query > 0
     assert torch.equal(bounded.queries(), free.queries()[:, :, bounded.first_query :])
     assert torch.equal(bounded.hidden(), free.hidden())
+
+
+def test_a_text_that_is_expected_makes_the_buffers_grow_once():
+    cache, other = KVCache(CONFIG), KVCache(CONFIG)
+    cache.expect(3 * BLOCK - 5)
+    assert (cache.capacity, cache.length) == (3 * BLOCK, 0)
+    held = cache.nbytes
+    for n in (BLOCK, BLOCK, BLOCK - 5):
+        new = columns(n, torch.randn)
+        cache.extend(*new)
+        other.extend(*new)
+    assert (cache.nbytes, cache.capacity) == (held, other.capacity)
+    assert torch.equal(cache.queries(), other.queries())
+    assert torch.equal(cache.keys(), other.keys())
