@@ -90,9 +90,10 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, angles: tuple[Tensor, Tensor] | None, layer: int, cache: Cache | None) -> Tensor:
         B, T, _ = x.shape
         qkv = self.qkv(x).view(B, T, -1, self.head_dim).transpose(1, 2)  # (B, H + 2G, T, D)
-        q, k, v = qkv.split((self.n_head, self.n_kv_head, self.n_kv_head), dim=1)
+        qk, v = qkv.split((self.n_head + self.n_kv_head, self.n_kv_head), dim=1)
         if angles is not None:
-            q, k = rotate(q, *angles), rotate(k, *angles)
+            qk = rotate(qk, *angles)
+        q, k = qk.split((self.n_head, self.n_kv_head), dim=1)
         segments = [(q, k, v, None, True)] if cache is None else cache.append(layer, q, k, v)
         z = [attend(*segment) for segment in segments]  # each (B, H, t, D)
         z = z[0] if len(z) == 1 else torch.cat(z, dim=2)  # (B, H, T, D)
