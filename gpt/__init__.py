@@ -36,11 +36,11 @@ def load(
 ) -> "Engine":
     """Load a model by catalogue name, folder in Hugging Face layout, or .gguf path, and return its engine.
 
-    `device` defaults to a GPU when there is one, `dtype` to bfloat16 there and to float32 on a processor; float16 can
-    be asked for too, and on a processor "int4", which leaves the matrices of a GGUF file of 4-bit groups as they are
-    (quant.py): faster and smaller, and less exact. `progress(stage, done, total)` is told about downloads, in bytes.
-    `query_bytes` bounds what a session keeps for its attention: of a longer text, the rows of the last positions can
-    be derived; None keeps all.
+    `device` defaults to a GPU when there is one, `dtype` to bfloat16 there. On a processor it defaults to "quantised"
+    where that can be, which leaves the matrices of a GGUF file in the codes that it stores and computes in float32
+    (quant.py), else to float32; bfloat16 and float16 can be asked for too. `progress(stage, done, total)` is told about
+    downloads, in bytes. `query_bytes` bounds what a session keeps for its attention: of a longer text, the rows of the
+    last positions can be derived; None keeps all.
     Raises ValueError or RuntimeError with one sentence that says what was expected.
     """
     if query_bytes is not None and query_bytes <= 0:
@@ -53,9 +53,8 @@ def load(
     from gpt.engine import Engine
     from gpt.tokenizer import Tokenizer
 
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
-    wanted = dtype or ("float32" if device.startswith("cpu") else "bfloat16")
-    place, numbers = _device(device), _dtype(wanted)
+    place = _device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    wanted = None if dtype is None else _dtype(dtype)
     checkpoint = open_checkpoint(resolve(name, progress))
     if checkpoint.fields is None:
         tokenizer = Tokenizer.from_folder(checkpoint.path)
@@ -63,12 +62,13 @@ def load(
     else:
         tokenizer = Tokenizer.from_gguf(checkpoint.fields)
         chat = ChatTemplate.from_gguf(checkpoint.fields, tokenizer)
-    if wanted == "int4":
-        _require_int4(checkpoint, place)
-    model = checkpoint.model(place, numbers, quantised=wanted == "int4")
-    engine = Engine(model, tokenizer, chat, checkpoint.name)
-    if wanted == "int4" and engine.precision != "int4":
-        raise ValueError(f"no matrix of {checkpoint.name} has a shape that int4 takes; give another dtype")
+    obstacle = _obstacle_to_codes(checkpoint, place)
+    if wanted == "quantised" and obstacle:
+        raise ValueError(f"quantised needs {obstacle}; give another dtype")
+    quantised = not obstacle if wanted is None else wanted == "quantised"
+    if wanted in (None, "quantised"):
+        wanted = torch.float32 if place.type == "cpu" or quantised else torch.bfloat16
+    engine = Engine(checkpoint.model(place, wanted, quantised), tokenizer, chat, checkpoint.name)
     engine.query_bytes = query_bytes
     return engine
 
@@ -84,20 +84,24 @@ def _device(name: str) -> "torch.device":
     return device
 
 
-def _require_int4(checkpoint: "Checkpoint", device: "torch.device") -> None:
+def _obstacle_to_codes(checkpoint: "Checkpoint", device: "torch.device") -> str | None:
+    """What is missing for leaving the matrices of a checkpoint in their codes; None when nothing is."""
+    from gpt.native import kernels
+
     if device.type != "cpu":
-        raise ValueError(f"int4 computes on a processor, not on {device}; give another dtype, or the device cpu")
+        return f"a processor, and not {device}"
     if not checkpoint.is_quantised:
-        raise ValueError(f"{checkpoint.name} holds no matrices of 4-bit groups; int4 needs a GGUF such as Q4_1 or Q4_K")
+        return f"a quantised GGUF file such as Q4_1, Q4_K or Q8_0, which {checkpoint.name} is not"
+    return None if kernels() else "a C compiler (gcc or clang) that makes working code here"
 
 
-def _dtype(name: "str | torch.dtype") -> "torch.dtype":
+def _dtype(name: "str | torch.dtype") -> "str | torch.dtype":
     import torch
 
-    dtypes = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16, "int4": torch.float32}
-    if (isinstance(name, str) and name not in dtypes) or name not in (*dtypes, *dtypes.values()):
+    dtypes = {"quantised": "quantised", "float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+    if name not in (*dtypes, *dtypes.values()):
         raise ValueError(f"dtype must be one of {', '.join(dtypes)}, got {name!r}")
-    return dtypes[name] if isinstance(name, str) else name
+    return dtypes.get(name, name)
 
 
 def __getattr__(name: str) -> object:

@@ -8,6 +8,7 @@ import multiprocessing
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
@@ -151,9 +152,10 @@ def _serve(pipe: Connection, threads: int, make: Callable[..., Any], args: tuple
         pipe.send((False, str(error)))
         return
     pipe.send((True, None))
-    while True:
-        prompt, n, number = pipe.recv()
-        pipe.send((True, programs[number].run(prompt, n)))
+    with suppress(EOFError):  # the one who asks is gone
+        while True:
+            prompt, n, number = pipe.recv()
+            pipe.send((True, programs[number].run(prompt, n)))
 
 
 class _One(NamedTuple):

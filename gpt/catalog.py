@@ -89,10 +89,10 @@ def resolve(name: str, progress: Progress | None = None) -> Path:
     if entry is None:
         return _local(name)
     try:
-        return _fetch(entry, _home() / "models", progress or _quiet)
+        return _fetch(entry, home() / "models", progress or _quiet)
     except OSError as error:
         raise FetchError(
-            f"cannot keep {entry.title} in {_home()}: {error}. "
+            f"cannot keep {entry.title} in {home()}: {error}. "
             "Free some space, or set GLASSBOX_HOME to a folder that can be written."
         ) from error
 
@@ -101,7 +101,7 @@ def _quiet(stage: str, done: int, total: int) -> None:
     """The progress callback of a caller who gave none."""
 
 
-def _home() -> Path:
+def home() -> Path:
     return Path(os.environ.get("GLASSBOX_HOME") or user_cache_dir("glassbox", appauthor=False)).expanduser()
 
 

@@ -19,8 +19,8 @@ from torch.overrides import TorchFunctionMode
 
 from gpt.config import GPTConfig
 from gpt.model import GPT
-from gpt.quant import QuantEmbedding, fits, linear_of
-from gpt.weights import CheckpointError, GGUFFile, Groups, SafeTensors
+from gpt.quant import QuantEmbedding, linear_of, with_quick_norms
+from gpt.weights import CheckpointError, GGUFFile, SafeTensors
 
 __all__ = ["Checkpoint", "CheckpointError", "open_checkpoint"]
 
@@ -125,7 +125,7 @@ class Checkpoint:
     ) -> GPT:
         """A new GPT that holds the weights, in eval mode and without gradients.
 
-        `quantised`: matrices that the file stores in groups of 4 or 8 bits stay so (quant.py); all else is of `dtype`.
+        `quantised`: matrices that the file stores in groups of codes stay so (quant.py); all else is of `dtype`.
         Raises CheckpointError when a tensor is missing, left over, misshapen or of an unknown kind.
         """
         model = self._bare_model(device, dtype)
@@ -137,8 +137,8 @@ class Checkpoint:
 
     @property
     def is_quantised(self) -> bool:
-        """Whether the file holds matrices of 4-bit groups."""
-        return isinstance(self.weights, GGUFFile) and self.weights.has_int4
+        """Whether the file holds matrices in groups of codes."""
+        return isinstance(self.weights, GGUFFile) and self.weights.has_groups
 
     def _quantise(self, plan: Mapping[str, _To], model: GPT) -> set[str]:
         """Put layers of quantised weights where the file has such; the names of the tensors that this took."""
@@ -147,23 +147,20 @@ class Checkpoint:
             module, _, kind = to.module.rpartition(".")
             if kind == "weight":
                 matrices.setdefault(module, []).append(name)
-        made = {module: self._groups(plan, names) for module, names in matrices.items()}
-        made = {module: groups for module, groups in made.items() if groups is not None and fits(groups)}
-        for module, groups in made.items():
+        taken: set[str] = set()
+        for module, names in matrices.items():
+            parts = [self.weights.groups(name, plan[name].order, self.config.head_dim) for name in names]
+            if any(part is None for part in parts):
+                continue
             parent, _, child = module.rpartition(".")
             old = model.get_submodule(module)
-            setattr(model.get_submodule(parent), child, _quantised(old, groups))
-        if self.config.tied and "wte" in made:
-            model.lm_head = linear_of(made["wte"], None)
-        return {name for module in made for name in matrices[module]}
-
-    def _groups(self, plan: Mapping[str, _To], names: list[str]) -> Groups | None:
-        """The rows of several stored matrices, one below the other; None unless all are in groups of the same bits."""
-        parts = [self.weights.groups(name, plan[name].order, self.config.head_dim) for name in names]
-        if any(part is None for part in parts) or len({part.bits for part in parts}) > 1:
-            return None
-        codes, scale, minimum = (torch.cat(columns) for columns in zip(*(part[:3] for part in parts), strict=True))
-        return Groups(codes, scale, minimum, parts[0].bits)
+            made = linear_of(parts, getattr(old, "bias", None))  # the bias is filled later
+            if self.config.tied and module == "wte":
+                model.lm_head = made
+            setattr(model.get_submodule(parent), child, made if isinstance(old, nn.Linear) else QuantEmbedding(made))
+            taken.update(names)
+        with_quick_norms(model)
+        return taken
 
     def _bare_model(self, device: torch.device | str, dtype: torch.dtype) -> GPT:
         if self.config.n_layer > len(self.weights.shapes):
@@ -254,11 +251,6 @@ def _destination(model: GPT, to: _To) -> Tensor:
         "up": slice(c.d_mlp, None),
     }
     return model.get_parameter(to.module).data[rows[to.rows]]
-
-
-def _quantised(old: nn.Module, groups: Groups) -> nn.Module:
-    """The layer that takes the place of `old`, whose bias, filled later, it takes over."""
-    return QuantEmbedding(groups) if isinstance(old, nn.Embedding) else linear_of(groups, old.bias)
 
 
 def _some(names: Iterable[str]) -> str:

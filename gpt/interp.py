@@ -19,6 +19,7 @@ from torch import Tensor
 from gpt.cache import Reading
 from gpt.model import GPT
 from gpt.session import Session
+from gpt.threads import use_all_threads
 
 __all__ = ["MIXES", "QUANTITIES", "Sight", "attention_pattern", "block_scores", "blocks_of_rows", "output_gram",
            "rollout", "sight_rows"]  # fmt: skip
@@ -176,6 +177,7 @@ def block_scores(reading: Reading, layer: int, start: int, end: int) -> Tensor:
 
 def _scores(reading: Reading, layer: int, heads: Sequence[int] | None, rows: Sequence[int], end: int) -> Tensor:
     """q k^T / sqrt(D) over keys 0..end-1, -inf where a key comes after its query: (H', R, end) float32."""
+    use_all_threads()
     q, k = reading.queries[layer], reading.keys[layer, :, :end].float()
     H, group = q.shape[0], q.shape[0] // k.shape[0]
     if isinstance(rows, range) and rows.step == 1:

@@ -1,6 +1,7 @@
 """How one forward pass is executed. The eager runner calls the model as it is written, on any device."""
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Protocol
 
 import torch
@@ -8,6 +9,8 @@ from torch import Tensor
 
 from gpt.cache import KVCache, PackedCaches
 from gpt.model import GPT
+from gpt.quant import is_quantised
+from gpt.threads import one_thread
 
 __all__ = ["EagerRunner", "Feed", "Runner"]
 
@@ -28,6 +31,7 @@ class EagerRunner:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
+        self._threads = one_thread if is_quantised(model) else nullcontext
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> Tensor:
@@ -38,6 +42,7 @@ class EagerRunner:
         last = torch.tensor(lengths).cumsum(0) - 1
         packed = PackedCaches([cache for cache, _ in feeds], lengths)
         packed.reserve()
-        logits = self.model(tokens[None], positions.to(device), packed, rows=last.to(device))
+        with self._threads():
+            logits = self.model(tokens[None], positions.to(device), packed, rows=last.to(device))
         packed.advance()
         return logits[0]

@@ -18,10 +18,9 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-__all__ = ["GROUP", "CheckpointError", "GGUFFile", "Groups", "SafeTensors"]
+from gpt.groups import GROUPED, Groups, groups_of
 
-GROUP = 32
-"""Inputs that share a scale and a minimum."""
+__all__ = ["CheckpointError", "GGUFFile", "SafeTensors"]
 
 _PREFIX = re.compile(r"^(transformer|model)\.")
 _DERIVED = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
@@ -83,18 +82,6 @@ class SafeTensors:
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"holds {name}, which cannot be read ({error}); fetch it again") from error
         out.copy_(tensor.T if order == "transposed" and tensor.dim() == 2 else tensor)
-
-
-class Groups(NamedTuple):
-    """A quantised matrix as it is stored: weight = scale * code + minimum.
-
-    codes (out, in) uint8; scale and minimum (out, in / GROUP) float32; a code has 4 or 8 bits.
-    """
-
-    codes: Tensor
-    scale: Tensor
-    minimum: Tensor
-    bits: int = 4
 
 
 class _Stored(NamedTuple):
@@ -214,67 +201,22 @@ class GGUFFile:
             out[first * per_block : (first + step) * per_block] = _dequantise(piece, kind, name)
 
     @property
-    def has_int4(self) -> bool:
-        """Whether any matrix is stored in groups of 4 bits."""
-        return any(stored.kind in _GROUPED and stored.kind.name.startswith("Q4") for stored in self._stored.values())
+    def has_groups(self) -> bool:
+        """Whether any matrix is stored in groups of codes."""
+        return any(self._is_grouped(name) for name in self._stored)
+
+    def _is_grouped(self, name: str) -> bool:
+        return self._stored[name].kind in GROUPED and len(self.shapes[name]) == 2
 
     def groups(self, name: str, order: str = "plain", head_dim: int = 0) -> Groups | None:
         """A matrix in the groups in which it is stored, `order` as in `copy`; None for numbers of another kind."""
-        kind, start, stop = self._stored[name]
-        if kind not in _GROUPED or len(self.shapes[name]) != 2:
+        if not self._is_grouped(name):
             return None
+        kind, start, stop = self._stored[name]
         rows = self._data[start:stop].reshape(self.shapes[name][0], -1)
         if order == "interleaved":
             rows = rows.reshape(-1, head_dim // 2, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-        _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-        codes, scale, minimum, bits = _GROUPED[kind](rows.reshape(len(rows), -1, block_bytes))
-        flat = (np.ascontiguousarray(x).reshape(len(rows), -1) for x in (codes, scale, minimum))
-        return Groups(*map(torch.from_numpy, flat), bits)
-
-
-# ---- the groups of each kind: blocks (out, n, bytes) -> codes, scale, minimum, bits ------------------------
-
-
-def _halves(data: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(data).view(np.float16).astype(np.float32)
-
-
-def _nibbles(data: np.ndarray) -> np.ndarray:
-    """Bytes (..., b) as codes (..., 2 b): all low halves, then all high ones."""
-    return np.concatenate((data & 15, data >> 4), axis=-1)
-
-
-def _q4_0(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    scale = _halves(blocks[..., :2])
-    return _nibbles(blocks[..., 2:]), scale, -8 * scale, 4
-
-
-def _q4_1(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    both = _halves(blocks[..., :4])
-    return _nibbles(blocks[..., 4:]), both[..., :1], both[..., 1:], 4
-
-
-def _q4_k(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """Eight groups a block; their scales and minima are numbers of 6 bits, times two common factors."""
-    out, n, _ = blocks.shape
-    factors = _halves(blocks[..., :4])
-    scales, minima = gguf.quants.Q4_K.get_scale_min(np.ascontiguousarray(blocks[..., 4:16]).reshape(-1, 12))
-    codes = _nibbles(blocks[..., 16:].reshape(out, n, 4, GROUP))
-    scale = factors[..., :1] * scales.reshape(out, n, 8).astype(np.float32)
-    return codes, scale, -factors[..., 1:] * minima.reshape(out, n, 8).astype(np.float32), 4
-
-
-def _q8_0(blocks: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    scale = _halves(blocks[..., :2])
-    return blocks[..., 2:] + np.uint8(128), scale, -128 * scale, 8  # signed bytes, from 0 on
-
-
-_GROUPED = {
-    GGMLQuantizationType.Q4_0: _q4_0,
-    GGMLQuantizationType.Q4_1: _q4_1,
-    GGMLQuantizationType.Q4_K: _q4_k,
-    GGMLQuantizationType.Q8_0: _q8_0,
-}
+        return groups_of(kind, rows)
 
 
 def _dequantise(data: np.ndarray, kind: GGMLQuantizationType, name: str) -> Tensor:

@@ -7,8 +7,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "params", "vocabulary", "catalog", "weights"},
-    {"model", "tokenizer", "filters", "quant"},
+    {"config", "params", "vocabulary", "catalog", "groups", "threads"},
+    {"model", "tokenizer", "filters", "native", "weights"},
+    {"quant"},
     {"cache", "checkpoint", "chat", "lexicon", "survivors"},
     {"sampling"},
     {"branch", "runner"},
