@@ -16,6 +16,9 @@ sampling                milliseconds of one core to choose a token, beside the m
 attention               milliseconds of deriving what is looked at, for texts of 1,000 and 2,000 tokens: one head's
                         exact pattern, its contributions, metrics, pictures and likeness of all heads, rollout; and the
                         bytes that such a session holds (bench_attention.py)
+sessions                milliseconds from a message of 20 tokens, in a conversation of 500, to the first token of its
+                        reply; and the throughput of 4 conversations that step together, over that of one
+                        (bench_sessions.py); null when the context is too short
 load_seconds            from the name to an engine that can answer, torch already imported, the file on this disk
 peak_rss_bytes          the most memory that the process held, weights included, before any other program was loaded;
                         null on Windows
@@ -42,6 +45,7 @@ from gpt import DEFAULT_MODEL, load
 from gpt.bench_attention import LENGTHS, attention_cost, attention_lines
 from gpt.bench_peers import PEERS, Program, Speed, peers, speed
 from gpt.bench_sampling import sampling_cost, sampling_lines
+from gpt.bench_sessions import sessions_cost, sessions_lines
 from gpt.cache import KVCache
 from gpt.catalog import resolve
 from gpt.engine import Engine
@@ -153,11 +157,13 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     }
     cost = queries_cost(program, prompts, args.tokens, args.repeats)
     attention = attention_cost(engine, prompts, LENGTHS, args.repeats)  # before any other program keeps threads awake
+    sessions = sessions_cost(engine, prompts, args.tokens, args.repeats)
     room = args.context + args.tokens + 8
     programs = {"glassbox": program, **dict(peers(args.peers, path, engine, room, args.threads))}
     speeds = interleave(programs, prompts, args.tokens, args.repeats)
     sampling = sampling_cost(engine, next(prompts), args.tokens, 1 / speeds["glassbox"].decode)
-    return {**comparison(speeds), "queries_cost": cost, "sampling": sampling, "attention": attention, **own}
+    looked = {"queries_cost": cost, "sampling": sampling, "attention": attention, "sessions": sessions}
+    return {**comparison(speeds), **looked, **own}
 
 
 def comparison(speeds: dict[str, Speed]) -> dict[str, Any]:
@@ -216,6 +222,7 @@ def table(report: dict[str, Any]) -> str:
         "",
         *sampling_lines(report["sampling"]),
         *attention_lines(report["attention"]),
+        *sessions_lines(report["sessions"]),
         f"keeping queries costs {100 * report['queries_cost']:.1f} % of decode speed",
         f"a token adds {report['session_bytes_per_token']:,} bytes to its session",
         f"loading takes {report['load_seconds']:.2f} s"

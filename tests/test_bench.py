@@ -11,6 +11,7 @@ from gpt.bench import Glassbox, KeysAndValues, comparison, interleave, main, par
 from gpt.bench_attention import attention_cost, attention_lines
 from gpt.bench_peers import PEERS, Speed, speed
 from gpt.bench_sampling import LARGE, SETTINGS, sampling_cost
+from gpt.bench_sessions import sessions_cost, sessions_lines
 from gpt.params import FILTERS
 
 
@@ -91,6 +92,24 @@ def test_the_cost_of_looking_at_attention_is_told_for_every_length_that_fits(eng
     assert "30 tok" in lines[0]
 
 
+def test_a_message_waits_for_its_own_tokens_only_and_sessions_share_their_steps(engine, monkeypatch):
+    monkeypatch.setattr("gpt.bench_sessions.HISTORY", 50)
+    fed: list[list[int]] = []
+    run = engine.runner.run
+    monkeypatch.setattr(engine.runner, "run", lambda feeds: fed.append([len(f[1]) for f in feeds]) or run(feeds))
+    report = sessions_cost(engine, random_prompts(258, 40), n=3, repeats=2)
+    reading, rounds = fed[:4], fed[4:]
+    assert reading == [[50]] * 4
+    assert rounds[:4] == [[20]] * 4
+    assert rounds[4:8] == [[1]] * 4
+    assert rounds[8:12] == [[1] * 4] * 4
+    assert len(rounds) == 2 * 12
+    assert all(figure > 0 for figure in report.values())
+    assert "20 tokens after 50 waits" in sessions_lines(report)[0]
+    assert sessions_cost(engine, random_prompts(258, 40), n=500, repeats=1) is None
+    assert sessions_lines(None) == []
+
+
 @pytest.fixture
 def tiny(engine, monkeypatch):
     """The command measures the tiny engine. It must not change the number of threads of the other tests."""
@@ -105,8 +124,8 @@ def test_the_json_has_the_documented_keys(tiny, capsys):
     out, err = capsys.readouterr()
     report = json.loads(out)
     assert set(report) == {
-        "decode", "prefill", "ratios", "queries_cost", "sampling", "attention", "session_bytes_per_token",
-        "load_seconds", "peak_rss_bytes", "machine",
+        "decode", "prefill", "ratios", "queries_cost", "sampling", "attention", "sessions",
+        "session_bytes_per_token", "load_seconds", "peak_rss_bytes", "machine",
     }  # fmt: skip
     assert set(report["decode"]) == set(report["prefill"]) == {"glassbox", *PEERS}
     assert report["decode"]["glassbox"] > 0
