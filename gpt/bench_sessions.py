@@ -29,7 +29,8 @@ def sessions_cost(engine: Engine, prompts: Iterator[list[int]], n: int, repeats:
     waits, ratios = [], []
     for _ in range(repeats):
         for session in sessions:
-            session.rewrite(session.tokens[:HISTORY] + text[-MESSAGE:])
+            session.rewrite(session.tokens[:HISTORY])  # or the same message would not be read again
+            session.rewrite(session.tokens + text[-MESSAGE:])
             start = time.perf_counter()
             _steps(engine, [session], 1)
             waits.append(time.perf_counter() - start)
