@@ -116,8 +116,9 @@ INLINE void tile(const Linear *job, long block, long row, const int rows, const 
 INLINE void all_rows(const Linear *job, long block, const int bits, const int group, const int halves) {
     long row = 0;
     for (; row + ROWS <= job->rows; row += ROWS) tile(job, block, row, ROWS, bits, group, halves);
-    for (; row + 3 <= job->rows; row += 3) tile(job, block, row, 3, bits, group, halves);
-    for (; row < job->rows; row++) tile(job, block, row, 1, bits, group, halves);
+    for (; row + 4 <= job->rows; row += 4) tile(job, block, row, 4, bits, group, halves);
+    for (; row + 2 <= job->rows; row += 2) tile(job, block, row, 2, bits, group, halves);
+    if (row < job->rows) tile(job, block, row, 1, bits, group, halves);
 }
 
 static void linear_block(const void *argument, long block) {

@@ -1,6 +1,6 @@
 """The kernels of kernels.c, compiled on the machine that runs them: `kernels()`, or None where there is no compiler.
 
-Compiling takes half a second, once: the library is kept in the cache folder under a name that tells the source, the
+Compiling takes two seconds, once: the library is kept in the cache folder under a name that tells the source, the
 compiler and the processor apart, and is used only after a product of its has come out right.
 """
 
