@@ -120,7 +120,9 @@ def test_a_group_says_how_much_of_it_is_on_and_a_reset_takes_it_off(glassbox: Gl
     before = glassbox.state("params")[name]
     glassbox.slide(name, value)
     glassbox.wait(f"s.params.{name} === arg", value)
-    assert glassbox.page.locator(f"#group-{group} > summary").inner_text().endswith("1 on")
+    glassbox.page.wait_for_function(
+        "(group) => document.querySelector(`#group-${group} > summary`).innerText.endsWith('1 on')", arg=group
+    )
     glassbox.page.locator(f"#{name} .reset").click()
     glassbox.wait(f"s.params.{name} === arg", before)
     glassbox.page.wait_for_function(
