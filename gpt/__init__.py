@@ -62,12 +62,12 @@ def load(
     else:
         tokenizer = Tokenizer.from_gguf(checkpoint.fields)
         chat = ChatTemplate.from_gguf(checkpoint.fields, tokenizer)
-    obstacle = _obstacle_to_codes(checkpoint, place)
-    if wanted == "quantised" and obstacle:
-        raise ValueError(f"quantised needs {obstacle}; give another dtype")
-    quantised = not obstacle if wanted is None else wanted == "quantised"
+    quantised = False
     if wanted in (None, "quantised"):
-        wanted = torch.float32 if place.type == "cpu" or quantised else torch.bfloat16
+        obstacle = _obstacle_to_codes(checkpoint, place)
+        if wanted and obstacle:
+            raise ValueError(f"quantised needs {obstacle}; give another dtype")
+        quantised, wanted = not obstacle, torch.float32 if place.type == "cpu" else torch.bfloat16
     engine = Engine(checkpoint.model(place, wanted, quantised), tokenizer, chat, checkpoint.name)
     engine.query_bytes = query_bytes
     return engine

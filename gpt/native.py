@@ -23,7 +23,7 @@ from gpt.threads import all_threads
 __all__ = ["Kernels", "kernels"]
 
 SOURCE = Path(__file__).with_name("kernels.c")
-_FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread", "-lm")
+_FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
 _TARGETS = ("-march=native", "-mcpu=native")  # how compilers are told to use all that this processor has
 _COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 120  # after which a compiler is given up
@@ -129,7 +129,7 @@ def _library(compiler: str, flags: tuple[str, ...]) -> Kernels:
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
-        _output(compiler, *flags, str(SOURCE), "-o", str(made))
+        _output(compiler, *flags, str(SOURCE), "-o", str(made), "-lm")  # a library after what needs it
         made.replace(path)  # whole or not at all, whoever else is at it
     return Kernels(path)
 

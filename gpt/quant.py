@@ -2,8 +2,8 @@
 
 A weight is scale * code + minimum, with one scale and one minimum for every 16 or 32 inputs of an output, and codes of
 4 or 8 bits. The products are exact: codes become floats in registers and all arithmetic is float32 (kernels.c), so a
-model computes what its dequantised weights would, from an eighth to a third of the bytes, which is what decoding waits
-for. A row's result does not depend on what stands beside it.
+model computes what its dequantised weights would, from a sixth to three eighths of the bytes, which is what decoding
+waits for. A row's result does not depend on what stands beside it.
 """
 
 import torch

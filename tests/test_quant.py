@@ -364,6 +364,11 @@ def talking(path: Path, kind: Quant) -> str:
     return str(write_gguf(path, make_llama(vocab_size=272), kind, tokenizer=fields))
 
 
+def test_nothing_is_compiled_for_a_type_that_needs_no_codes(tmp_path, monkeypatch):
+    monkeypatch.setattr("gpt.native.kernels", lambda: pytest.fail("the kernels were asked for"))
+    assert load(talking(tmp_path / "tiny.gguf", Quant.Q4_1), device="cpu", dtype="float32").precision == "float32"
+
+
 @pytest.mark.parametrize(("kind", "name"), [(Quant.Q4_1, "int4"), (Quant.Q5_1, "int8"), (Quant.Q8_0, "int8")])
 def test_a_processor_leaves_groups_as_they_are_unless_asked_otherwise(tmp_path, kind, name):
     path = talking(tmp_path / "tiny.gguf", kind)
