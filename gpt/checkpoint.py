@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gpt.config import GPTConfig
+from gpt.fused import fuse_blocks
 from gpt.model import GPT
 from gpt.quant import QuantEmbedding, linear_of, with_quick_norms
 from gpt.weights import CheckpointError, GGUFFile, SafeTensors
@@ -159,6 +160,7 @@ class Checkpoint:
                 model.lm_head = made
             setattr(model.get_submodule(parent), child, made if isinstance(old, nn.Linear) else QuantEmbedding(made))
             taken.update(names)
+        fuse_blocks(model)
         with_quick_norms(model)
         return taken
 

@@ -1,4 +1,4 @@
-"""The kernels of kernels.c, compiled on the machine that runs them: `kernels()`, or None where there is no compiler.
+"""The kernels of gpt/kernels, compiled on the machine that runs them: `kernels()`, or None where there is no compiler.
 
 Compiling takes two seconds, once: the library is kept in the cache folder under a name that tells the source, the
 compiler and the processor apart, and is used only after a product of its has come out right.
@@ -15,32 +15,61 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from gpt.catalog import home
 from gpt.threads import all_threads
 
-__all__ = ["Kernels", "kernels"]
+__all__ = ["Block", "Kernels", "Matrix", "kernels"]
 
-SOURCE = Path(__file__).with_name("kernels.c")
+SOURCES = Path(__file__).with_name("kernels")
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
 _TARGETS = ("-march=native", "-mcpu=native")  # how compilers are told to use all that this processor has
 _COMPILERS = ("cc", "gcc", "clang")
 _SECONDS = 120  # after which a compiler is given up
 
 
+class Matrix(ctypes.Structure):
+    """A packed matrix as product.h knows it. Whoever makes one keeps its tensors."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("codes", "scales", "bias")),
+        *((name, ctypes.c_long) for name in ("inputs", "outputs", "bits", "group", "halves")),
+    )
+
+
+class Block(ctypes.Structure):
+    """What kernels.c needs of a layer: weights of the norms, matrices, how many heads are turned, their size."""
+
+    _fields_ = (
+        *((name, ctypes.c_void_p) for name in ("norm_1", "norm_2")),
+        *((name, ctypes.c_double) for name in ("eps_1", "eps_2")),
+        ("qkv", Matrix * 3),
+        *((name, Matrix) for name in ("out", "gate", "up", "down")),
+        *((name, ctypes.c_long) for name in ("count", "rotated", "head_dim")),
+    )
+
+
 class Kernels:
-    """The functions of a compiled kernels.c."""
+    """The functions of the compiled library. Tensors are float32 unless it is said otherwise."""
 
     def __init__(self, path: Path) -> None:
         library = ctypes.CDLL(str(path))
         library.lanes.restype = library.block_size.restype = ctypes.c_long
-        library.linear.argtypes = [ctypes.c_void_p] * 5 + [ctypes.c_long] * 7
-        library.linear.restype = None
-        library.rms_norm.argtypes = [ctypes.c_void_p] * 3 + [ctypes.c_long] * 2 + [ctypes.c_double]
-        library.rms_norm.restype = None
         self.lanes, self.block_size = library.lanes(), library.block_size()
-        self._linear, self._rms_norm = library.linear, library.rms_norm
+        pointer, number, real = ctypes.c_void_p, ctypes.c_long, ctypes.c_double
+        signatures = {
+            "linear": [pointer] * 3 + [number] * 2,
+            "rms_norm": [pointer] * 3 + [number] * 2 + [real],
+            "before_attention": [pointer] * 4 + [number] * 2 + [pointer] + [number] * 2,
+            "attention": [pointer] * 4 + [number] * 6 + [real, number],
+            "after_attention": [pointer] * 4 + [number] * 2,
+        }
+        for name, types in signatures.items():
+            function = getattr(library, name)
+            function.argtypes, function.restype = types, None
+            setattr(self, f"_{name}", function)
 
     def pack(self, codes: Tensor, bits: int) -> Tensor:
         """Codes (out, in) uint8, of 4 or 8 bits, in the kernel's order: int32 (out / lanes, in * bits / 32, lanes).
@@ -74,27 +103,20 @@ class Kernels:
         missing = -len(rows) % self.block_size
         return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:]))) if missing else rows
 
-    def linear(self, x: Tensor, packed: Tensor, scales: Tensor, out: int) -> Tensor:
-        """x W^T (..., out) for x (..., in) float32 and a matrix of `out` outputs as packed above."""
-        inputs, groups = x.shape[-1], scales.shape[1]
-        bits = 32 * packed.shape[1] // inputs
+    def matrix(
+        self, packed: Tensor, scales: Tensor, inputs: int, outputs: int, bits: int, bias: Tensor | None = None
+    ) -> Matrix:
+        """A matrix of `outputs` outputs as packed above, and what is added to its products."""
+        group, halves = inputs // scales.shape[1], scales.dtype == torch.float16
+        bias_at = None if bias is None else bias.data_ptr()
+        return Matrix(packed.data_ptr(), scales.data_ptr(), bias_at, inputs, outputs, bits, group, halves)
+
+    def linear(self, x: Tensor, matrix: Matrix) -> Tensor:
+        """x W^T + bias (..., outputs) for x (..., inputs)."""
         x = x.contiguous()
-        rows = x.numel() // inputs
-        y, sums = x.new_empty(*x.shape[:-1], out), x.new_empty(rows * groups)
-        self._linear(
-            x.data_ptr(),
-            sums.data_ptr(),
-            packed.data_ptr(),
-            scales.data_ptr(),
-            y.data_ptr(),
-            rows,
-            inputs,
-            out,
-            bits,
-            inputs // groups,
-            scales.dtype == torch.float16,
-            all_threads(),
-        )
+        y = x.new_empty(*x.shape[:-1], matrix.outputs)
+        rows = x.numel() // matrix.inputs
+        self._linear(ctypes.byref(matrix), x.data_ptr(), y.data_ptr(), rows, all_threads())
         return y
 
     def rms_norm(self, x: Tensor, weight: Tensor, eps: float) -> Tensor:
@@ -102,6 +124,36 @@ class Kernels:
         x = x.contiguous()
         y, dim = torch.empty_like(x), x.shape[-1]
         self._rms_norm(x.data_ptr(), weight.data_ptr(), y.data_ptr(), x.numel() // dim, dim, eps)
+        return y
+
+    def before_attention(self, block: Block, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        """Queries, keys and values (B, T, (H + 2 G) D) of x (B, T, C): norm, products, rotation by `Rotary.angles`."""
+        x = x.contiguous()
+        rows, turned = x.numel() // x.shape[-1], cos.shape[-1]
+        qkv = x.new_empty(*x.shape[:-1], sum(part.outputs for part in block.qkv[: block.count]))
+        at = (tensor.data_ptr() for tensor in (x, cos, sin))
+        self._before_attention(
+            ctypes.byref(block), *at, turned, cos.numel() // turned, qkv.data_ptr(), rows, all_threads()
+        )
+        return qkv
+
+    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
+        """softmax(q k^T * scale) v for one query: q (1, H, 1, D), k and v (1, G, S, D) -> (1, H, 1, D).
+
+        Only the heads of a tensor may stand apart from each other.
+        """
+        (_, H, _, D), (_, G, S, _) = q.shape, k.shape
+        z = torch.empty_like(q, memory_format=torch.contiguous_format)
+        at = (tensor.data_ptr() for tensor in (q, k, v, z))
+        self._attention(*at, H, G, S, D, k.stride(1), v.stride(1), scale, all_threads())
+        return z
+
+    def after_attention(self, block: Block, x: Tensor, z: Tensor) -> Tensor:
+        """The residual stream (B, T, C) after a block: x (B, T, C) and what attention (B, T, H D) and the MLP add."""
+        x, z = x.contiguous(), z.contiguous()
+        y = torch.empty_like(x)
+        at = (tensor.data_ptr() for tensor in (x, z, y))
+        self._after_attention(ctypes.byref(block), *at, x.numel() // x.shape[-1], all_threads())
         return y
 
 
@@ -122,14 +174,15 @@ def kernels() -> Kernels | None:
 def _library(compiler: str, flags: tuple[str, ...]) -> Kernels:
     """The library in the cache folder, made first if need be. Raises OSError or SubprocessError when it cannot be."""
     machine = _output(compiler, *flags, "-dM", "-E", "-x", "c", os.devnull)
-    name = hashlib.sha256(machine + SOURCE.read_bytes() + repr(flags).encode()).hexdigest()[:32]
+    text = b"".join(path.read_bytes() for path in sorted(SOURCES.iterdir()))
+    name = hashlib.sha256(machine + text + repr(flags).encode()).hexdigest()[:32]
     path = home() / "kernels" / f"{name}.so"
     with suppress(OSError):  # not there yet, or damaged
         return Kernels(path)
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     with tempfile.TemporaryDirectory(dir=path.parent) as folder:
         made = Path(folder, path.name)
-        _output(compiler, *flags, str(SOURCE), "-o", str(made), "-lm")  # a library after what needs it
+        _output(compiler, *flags, str(SOURCES / "kernels.c"), "-o", str(made), "-lm")  # a library after what needs it
         made.replace(path)  # whole or not at all, whoever else is at it
     return Kernels(path)
 
@@ -139,17 +192,65 @@ def _output(*command: str) -> bytes:
 
 
 def _is_right(made: Kernels) -> bool:
-    """Whether small products equal those of the matrices that they are made with."""
+    """Whether small products, what one query reads, and a block equal what torch makes of the same numbers."""
     generator = torch.Generator().manual_seed(0)
-    for bits, group, halves in ((b, g, h) for b, g in ((4, 32), (8, 32), (8, 16)) for h in (False, True)):
-        codes = torch.randint(0, 2**bits, (made.block_size + 1, 64), generator=generator, dtype=torch.uint8)
-        scale, minimum = torch.randn(2, len(codes), 64 // group, generator=generator)
+    kinds = [(bits, group, halves) for bits, group in ((4, 32), (8, 32), (8, 16)) for halves in (False, True)]
+    matrices = [_Random(made, kind, made.block_size + 1, 64, generator) for kind in kinds]
+    return all(m.is_right(made) for m in matrices) and _reads_right(made, generator) and _adds_right(made, generator)
+
+
+class _Random:
+    """A random matrix as the kernels know it, and in float64."""
+
+    def __init__(self, made: Kernels, kind: tuple[int, int, bool], out: int, inputs: int, g: torch.Generator) -> None:
+        bits, group, halves = kind
+        codes = torch.randint(0, 2**bits, (out, inputs), generator=g, dtype=torch.uint8)
+        scale, minimum = torch.randn(2, out, inputs // group, generator=g)
         if halves:
             scale, minimum = scale.half().float(), minimum.half().float()
-        x = torch.randn(8, 64, generator=generator)
         terms = scale.double()[..., None] * codes.unflatten(1, (-1, group)), minimum.double()[..., None]
-        matrix, bound = sum(terms).flatten(1), 1e-5 * sum(term.abs() for term in terms).flatten(1)
-        y = made.linear(x, made.pack(codes, bits), made.pack_scales(scale, minimum), len(codes))
-        if not torch.all((y - x.double() @ matrix.T).abs() <= x.double().abs() @ bound.T):
+        self.exact, self.bound = sum(terms).flatten(1), 1e-5 * sum(term.abs() for term in terms).flatten(1)
+        self._kept = made.pack(codes, bits), made.pack_scales(scale, minimum)
+        self.matrix = made.matrix(*self._kept, inputs, out, bits)
+
+    def is_right(self, made: Kernels) -> bool:
+        x = torch.linspace(-1, 1, 8 * self.exact.shape[1]).view(8, -1).sin()
+        error = made.linear(x, self.matrix) - x.double() @ self.exact.T
+        return bool(torch.all(error.abs() <= x.double().abs() @ self.bound.T))
+
+
+def _reads_right(made: Kernels, generator: torch.Generator) -> bool:
+    for D in (24, 64, 128):
+        q, k, v = (torch.randn(1, heads, n, D, generator=generator) for heads, n in ((4, 1), (2, 150), (2, 150)))
+        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), enable_gqa=True)
+        if not torch.allclose(made.attention(q, k, v, D**-0.5).double(), expected, rtol=0, atol=1e-5):
             return False
     return True
+
+
+def _adds_right(made: Kernels, generator: torch.Generator) -> bool:
+    """A block of 2 + 1 heads of 16 numbers, with products as small as a model's."""
+    C, D, inner, T = 64, 16, 2 * made.block_size, 5
+    shapes = {"qkv": (4 * D, C), "out": (C, 2 * D), "gate": (inner, C), "up": (inner, C), "down": (C, inner)}
+    m = {name: _Random(made, (4, 32, True), *shape, generator) for name, shape in shapes.items()}
+    norms = torch.rand(2, C, generator=generator)
+    x, z, angles = (torch.randn(1, T, n, generator=generator) / 64 for n in (C, 2 * D, D))
+    parts = (m[name].matrix for name in ("out", "gate", "up", "down"))
+    block = Block(*(n.data_ptr() for n in norms), 1e-5, 1e-5, (Matrix * 3)(m["qkv"].matrix), *parts, 1, 3, D)
+
+    def of(name: str, x: Tensor) -> Tensor:
+        return x @ m[name].exact.T
+
+    def normed(x: Tensor, i: int) -> Tensor:
+        return F.rms_norm(x, (C,), norms[i].double(), 1e-5)
+
+    qkv = of("qkv", normed(x.double(), 0)).view(T, 4, D)
+    swapped = torch.cat((-qkv[..., D // 2 :], qkv[..., : D // 2]), dim=-1)
+    cos, sin = angles.double().cos().view(T, 1, D), angles.double().sin().view(T, 1, D)
+    qkv[:, :3] = (qkv * cos + swapped * sin)[:, :3]
+    stream = x.double() + of("out", z.double())
+    hidden = normed(stream, 1)
+    added = stream + of("down", F.silu(of("gate", hidden)) * of("up", hidden))
+    ours = made.before_attention(block, x, angles.cos(), angles.sin()), made.after_attention(block, x, z)
+    pairs = zip(ours, (qkv.view(1, T, -1), added), strict=True)
+    return all(torch.allclose(a.double(), b, rtol=1e-4, atol=1e-4 * float(b.abs().max())) for a, b in pairs)

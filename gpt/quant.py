@@ -1,17 +1,19 @@
 """Layers whose weights stay in the groups of codes of their file, swapped in for those of model.py.
 
 A weight is scale * code + minimum, with one scale and one minimum for every 16 or 32 inputs of an output, and codes of
-4 or 8 bits. The products are exact: codes become floats in registers and all arithmetic is float32 (kernels.c), so a
+4 or 8 bits. The products are exact: codes become floats in registers and all arithmetic is float32 (product.h), so a
 model computes what its dequantised weights would, from a sixth to three eighths of the bytes, which is what decoding
 waits for. A row's result does not depend on what stands beside it.
 """
+
+from itertools import accumulate
 
 import torch
 from torch import Tensor, nn
 
 from gpt.groups import Groups
 from gpt.model import RMSNorm
-from gpt.native import kernels
+from gpt.native import Matrix, kernels
 
 __all__ = [
     "QuantEmbedding",
@@ -38,16 +40,31 @@ class QuantLinear(nn.Module):
         self.register_buffer("packed", kernels().pack(groups.codes, groups.bits))
         self.register_buffer("scales", kernels().pack_scales(groups.scale, groups.minimum))
         self.register_parameter("bias", bias)
+        self._matrix = self.matrix(0, self.out_features, bias)
+
+    def matrix(self, start: int, stop: int, bias: Tensor | None) -> Matrix:
+        """Outputs start..stop-1 for the kernels, which `start` must divide into whole vectors; valid while we live."""
+        first = start // kernels().lanes
+        return kernels().matrix(
+            self.packed[first:], self.scales[first:], self.in_features, stop - start, self.bits, bias
+        )
+
+    def matrices(self, parts: int = 1) -> list[Matrix]:
+        """The whole as so many equal parts, one below the other."""
+        size = self.out_features // parts
+        return [self.matrix(at, at + size, _part(self.bias, at)) for at in range(0, self.out_features, size)]
 
     def forward(self, x: Tensor) -> Tensor:
-        y = kernels().linear(x, self.packed, self.scales, self.out_features)
-        return y if self.bias is None else y.add_(self.bias)
+        return kernels().linear(x, self._matrix)
 
     @property
     def weight(self) -> Tensor:
         """The matrix (out, in), float32; made anew at each call."""
-        unit = torch.eye(self.in_features)
-        return kernels().linear(unit, self.packed, self.scales, self.out_features).T.contiguous()
+        return kernels().linear(torch.eye(self.in_features), self.matrix(0, self.out_features, None)).T.contiguous()
+
+
+def _part(bias: Tensor | None, start: int) -> Tensor | None:
+    return None if bias is None else bias[start:]
 
 
 class StackedLinear(nn.Module):
@@ -57,6 +74,13 @@ class StackedLinear(nn.Module):
         super().__init__()
         self.parts = nn.ModuleList(QuantLinear(groups) for groups in parts)
         self.register_parameter("bias", bias)
+
+    def matrices(self) -> list[Matrix]:
+        """Those of the parts, for the kernels; valid while we live."""
+        ends = accumulate((part.out_features for part in self.parts), initial=0)
+        return [
+            part.matrix(0, part.out_features, _part(self.bias, at)) for part, at in zip(self.parts, ends, strict=False)
+        ]
 
     def forward(self, x: Tensor) -> Tensor:
         y = torch.cat([part(x) for part in self.parts], dim=-1)

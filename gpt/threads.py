@@ -1,8 +1,8 @@
 """How many processor threads a piece of work takes.
 
-Beside the kernels' own helpers (kernels.c) torch does best on one thread: its others would be woken for every small
-operation, and be in the helpers' way. But torch keeps its number for each thread of Python, and a new one begins with
-the number that was set last, anywhere. So whoever wants all threads says so.
+Beside the helpers of the kernels (pool.h) torch does best on one thread: its others would be woken for every small
+operation, and be in the way of the helpers. But torch keeps its number for each thread of Python, and a new one begins
+with the number that was set last, anywhere. So whoever wants all threads says so.
 """
 
 from collections.abc import Iterator

@@ -10,6 +10,7 @@ ORDER = [  # a module may import those before it
     {"config", "params", "vocabulary", "catalog", "groups", "threads"},
     {"model", "tokenizer", "filters", "native", "weights"},
     {"quant"},
+    {"fused"},
     {"cache", "checkpoint", "chat", "lexicon", "survivors"},
     {"sampling"},
     {"branch", "runner"},

@@ -10,7 +10,9 @@ import pytest
 import torch
 
 from gpt import native
+from gpt.groups import Groups
 from gpt.native import Kernels, kernels
+from gpt.quant import QuantLinear
 from gpt.threads import all_threads, one_thread, use_all_threads
 
 OUT, IN = 200, 96
@@ -46,7 +48,7 @@ def test_the_library_is_compiled_once_and_kept(fresh, monkeypatch):
 
 def test_a_broken_library_in_the_cache_is_made_anew(fresh):
     made = "from gpt.native import kernels; assert kernels()"  # elsewhere: a process loads a path once only
-    subprocess.run([sys.executable, "-c", made], check=True, cwd=native.SOURCE.parents[1])
+    subprocess.run([sys.executable, "-c", made], check=True, cwd=native.SOURCES.parents[1])
     (path,) = fresh.iterdir()
     path.write_bytes(b"not a library")
     assert kernels()
@@ -72,12 +74,22 @@ def test_the_compiler_that_is_asked_for_comes_first(tmp_path, monkeypatch):
     assert seen.exists()
 
 
-def test_kernels_that_compute_something_else_are_not_used(tmp_path, monkeypatch):
-    wrong = tmp_path / "kernels.c"
-    text = native.SOURCE.read_text("utf-8")
-    assert text.count("minimum * sums") == 1
-    wrong.write_text(text.replace("minimum * sums", "minimum + sums"), "utf-8")
-    monkeypatch.setattr(native, "SOURCE", wrong)
+@pytest.mark.parametrize(
+    ("file", "right", "wrong"),
+    [
+        ("product.h", "minimum * sum", "minimum + sum"),
+        ("vectors.h", "1 / 6.f", "1 / 7.f"),
+        ("attention.h", "* job->scale", "* 0.9f"),
+        ("kernels.c", "- b * sin[i]", "+ b * sin[i]"),
+        ("kernels.c", "sums, x, y, rows, dim", "sums, 0, y, rows, dim"),
+    ],
+)
+def test_kernels_that_compute_something_else_are_not_used(tmp_path, monkeypatch, file, right, wrong):
+    shutil.copytree(native.SOURCES, tmp_path / "kernels-text")
+    text = (native.SOURCES / file).read_text("utf-8")
+    assert text.count(right) == 1
+    (tmp_path / "kernels-text" / file).write_text(text.replace(right, wrong), "utf-8")
+    monkeypatch.setattr(native, "SOURCES", tmp_path / "kernels-text")
     assert kernels() is None
 
 
@@ -88,36 +100,35 @@ def test_the_text_holds_for_processors_with_shorter_vectors(monkeypatch):
     assert kernels().lanes == 8  # and right, or it would be None
 
 
-def matrix(bits: int = 4, group: int = 32):
+def layer(bits: int = 4, group: int = 32) -> QuantLinear:
     codes = torch.randint(0, 2**bits, (OUT, IN), dtype=torch.uint8)
-    made = kernels()
-    return made.pack(codes, bits), made.pack_scales(*torch.randn(2, OUT, IN // group))
+    return QuantLinear(Groups(codes, *torch.randn(2, OUT, IN // group), bits))
 
 
 def test_threads_share_a_product_without_changing_it():
-    packed, scales = matrix()
+    product = layer()
     x = torch.randn(9, IN)
     usual = torch.get_num_threads()
     try:
         results = []
         for n in (1, 2, 3, 8):
             torch.set_num_threads(n)
-            results += [kernels().linear(x, packed, scales, OUT) for _ in range(50)]
+            results += [product(x) for _ in range(50)]
     finally:
         torch.set_num_threads(usual)
     assert all(torch.equal(result, results[0]) for result in results)
 
 
 def test_callers_on_several_threads_get_their_own_products():
-    packed, scales = matrix(8, 16)
+    product = layer(8, 16)
     inputs = torch.randn(6, 5, IN)
-    expected = [kernels().linear(x, packed, scales, OUT) for x in inputs]
+    expected = [product(x) for x in inputs]
     wrong: list[int] = []
 
     def call(i: int) -> None:
         torch.set_num_threads(3)
         for _ in range(300):
-            if not torch.equal(kernels().linear(inputs[i], packed, scales, OUT), expected[i]):
+            if not torch.equal(product(inputs[i]), expected[i]):
                 wrong.append(i)
 
     usual = torch.get_num_threads()

@@ -1,0 +1,162 @@
+/* A layer of a quantised model on a processor, float32 throughout. Compiled and called by native.py. */
+
+#include <stdlib.h>
+
+#include "vectors.h"
+
+#include "pool.h"
+
+#include "product.h"
+
+#include "attention.h"
+
+long block_size(void) { return BLOCK; }
+
+long lanes(void) { return LANES; }
+
+/* y (rows, out) = x (rows, in) W^T + bias. */
+void linear(const Matrix *matrix, const float *x, float *y, long rows, long threads) {
+    float *sums = malloc(rows * (matrix->in / PIECE) * sizeof *sums);
+    for (long row = 0; row < rows; row++)
+        sum_pieces(x + row * matrix->in, sums + row * (matrix->in / PIECE), matrix->in);
+    const Linear job = {matrix, x, sums, 0, y, rows, matrix->out};
+    const Phase phase = phase_of(&job);
+    run(&phase, 1, threads);
+    free(sums);
+}
+
+/* y = x / rms(x) * weight for one row of `dim` numbers. */
+static void normalise(const float *x, const float *weight, float *y, long dim, float eps) {
+    const long whole = dim / LANES * LANES;
+    Floats squares = {0};
+    float sum = 0;
+    for (long i = 0; i < whole; i += LANES) squares += floats(x + i) * floats(x + i);
+    for (int lane = 0; lane < LANES; lane++) sum += squares[lane];
+    for (long i = whole; i < dim; i++) sum += x[i] * x[i];
+    const float scale = 1 / sqrtf(sum / dim + eps);
+    for (long i = 0; i < dim; i++) y[i] = x[i] * scale * weight[i];
+}
+
+void rms_norm(const float *x, const float *weight, float *y, long rows, long dim, double eps) {
+    for (long row = 0; row < rows; row++) normalise(x + row * dim, weight, y + row * dim, dim, eps);
+}
+
+/* ---- a block ----------------------------------------------------------------------------------------------------- */
+
+/* The matrices of queries, keys and values lie one below the other in `count` parts. `rotated` heads of head_dim
+   numbers come first in a row of theirs. */
+typedef struct {
+    const float *norm_1, *norm_2;
+    double eps_1, eps_2;
+    Matrix qkv[3], out, gate, up, down;
+    long count, rotated, head_dim;
+} Block;
+
+/* Rows of x, what is made of each: its norm where there is a weight, else itself; and its sums. */
+typedef struct {
+    const float *x, *weight;
+    float *normed, *sums;
+    long dim;
+    float eps;
+} Rows;
+
+static void prepare_row(const void *argument, long row) {
+    const Rows *rows = argument;
+    const float *x = rows->x + row * rows->dim;
+    if (rows->weight) {
+        float *normed = rows->normed + row * rows->dim;
+        normalise(x, rows->weight, normed, rows->dim, rows->eps);
+        x = normed;
+    }
+    sum_pieces(x, rows->sums + row * (rows->dim / PIECE), rows->dim);
+}
+
+/* The first `heads` heads of a row turned by their angles; cos and sin (angles, turned), row i has those of i % angles. */
+typedef struct {
+    float *x;
+    const float *cos, *sin;
+    long stride, heads, head_dim, turned, angles;
+} Rotation;
+
+static void rotate_row(const void *argument, long row) {
+    const Rotation *job = argument;
+    const long half = job->turned / 2, angle = row % job->angles * job->turned;
+    const float *cos = job->cos + angle, *sin = job->sin + angle;
+    for (float *x = job->x + row * job->stride, *end = x + job->heads * job->head_dim; x < end; x += job->head_dim)
+        for (long i = 0; i < half; i++) {
+            const float a = x[i], b = x[half + i];
+            x[i] = a * cos[i] - b * sin[i];
+            x[half + i] = b * cos[half + i] + a * sin[half + i];
+        }
+}
+
+/* qkv (rows, out of all parts) of x (rows, in): norm, products, rotation. */
+void before_attention(const Block *block, const float *x, const float *cos, const float *sin, long turned, long angles,
+                      float *qkv, long rows, long threads) {
+    const long in = block->qkv[0].in, pieces = in / PIECE;
+    float *room = malloc(rows * (in + pieces) * sizeof *room);
+    const Rows norm = {x, block->norm_1, room, room + rows * in, in, block->eps_1};
+    Linear jobs[3];
+    Phase phases[5] = {{prepare_row, &norm, rows}};
+    long stride = 0, at = 0, n = 1;
+    for (long i = 0; i < block->count; i++) stride += block->qkv[i].out;
+    for (long i = 0; i < block->count; at += block->qkv[i++].out) {
+        jobs[i] = (Linear){&block->qkv[i], room, norm.sums, 0, qkv + at, rows, stride};
+        phases[n++] = phase_of(&jobs[i]);
+    }
+    const Rotation rotation = {qkv, cos, sin, stride, block->rotated, block->head_dim, turned, angles};
+    if (turned) phases[n++] = (Phase){rotate_row, &rotation, rows};
+    run(phases, n, threads);
+    free(room);
+}
+
+/* hidden (rows, out) = silu(gate) * up, a block of outputs at a time, of which there are whole ones only. */
+typedef struct {
+    Linear gate, up;
+    float *hidden;
+} Gated;
+
+static void gated_block(const void *argument, long block) {
+    const Gated *job = argument;
+    const long out = job->gate.matrix->out, first = block * BLOCK;
+    linear_block(&job->gate, block);
+    linear_block(&job->up, block);
+    for (long row = 0; row < job->gate.rows; row++)
+        for (long i = first; i < first + BLOCK; i += LANES) {
+            const float *gate = job->gate.y + row * out + i, *up = job->up.y + row * out + i;
+            const Floats hidden = floats(gate) / (1 + exponential(-floats(gate))) * floats(up);
+            memcpy(job->hidden + row * out + i, &hidden, sizeof hidden);
+        }
+}
+
+/* y (rows, C) = x + out(z) + MLP of its norm; z (rows, in of out). */
+void after_attention(const Block *block, const float *x, const float *z, float *y, long rows, long threads) {
+    const long width = block->out.in, dim = block->out.out, inner = block->gate.out;
+    float *room = malloc(rows * (width / PIECE + dim + dim / PIECE + 3 * inner + inner / PIECE) * sizeof *room);
+    float *sums = room, *normed = sums + rows * (width / PIECE), *normed_sums = normed + rows * dim;
+    float *gate = normed_sums + rows * (dim / PIECE), *up = gate + rows * inner, *hidden = up + rows * inner;
+    float *hidden_sums = hidden + rows * inner;
+    const Rows heads = {z, 0, 0, sums, width, 0}, norm = {y, block->norm_2, normed, normed_sums, dim, block->eps_2};
+    const Rows inside = {hidden, 0, 0, hidden_sums, inner, 0};
+    const Linear out = {&block->out, z, sums, x, y, rows, dim};
+    const Gated gated = {{&block->gate, normed, normed_sums, 0, gate, rows, inner},
+                         {&block->up, normed, normed_sums, 0, up, rows, inner},
+                         hidden};
+    const Linear down = {&block->down, hidden, hidden_sums, y, y, rows, dim};
+    const Phase phases[] = {{prepare_row, &heads, rows}, phase_of(&out),
+                            {prepare_row, &norm, rows},  {gated_block, &gated, inner / BLOCK},
+                            {prepare_row, &inside, rows}, phase_of(&down)};
+    run(phases, sizeof phases / sizeof *phases, threads);
+    free(room);
+}
+
+/* z (H, D) of q (H, D), as Attention. */
+void attention(const float *q, const float *k, const float *v, float *z, long H, long G, long S, long D, long k_step,
+               long v_step, double scale, long threads) {
+    const long chunks = (S + CHUNK - 1) / CHUNK;
+    float *parts = malloc(H * chunks * (D + 2) * sizeof *parts);
+    const Attention job = {q, k, v, z, parts, H, G, S, D, k_step, v_step, chunks, scale};
+    const Phase phases[] = {{attention_chunk, &job, G * chunks}, {attention_head, &job, H}};
+    run(phases, 2, threads);
+    free(parts);
+}

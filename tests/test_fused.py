@@ -1,0 +1,143 @@
+"""A block in two calls of the kernels against the same block part by part, and attention against torch's."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from gguf import GGMLQuantizationType as Quant
+from torch import Tensor, nn
+
+from gpt.cache import KVCache, PackedCaches
+from gpt.checkpoint import open_checkpoint
+from gpt.config import GPTConfig
+from gpt.fused import FusedBlock, fuse_blocks
+from gpt.groups import Groups
+from gpt.model import GPT, Block, Rotary
+from gpt.native import kernels
+from gpt.quant import QuantLinear, StackedLinear
+from tests.test_checkpoint import make_gpt2, make_llama, write_gguf
+
+
+def loaded(path: Path, kinds: dict[str, Quant], monkeypatch: pytest.MonkeyPatch) -> tuple[GPT, GPT]:
+    """The same quantised file with blocks in two calls and with blocks part by part."""
+    write_gguf(path, make_llama(vocab_size=272), Quant.Q4_1, kinds=kinds)
+    fused = open_checkpoint(path).model(quantised=True)
+    monkeypatch.setattr("gpt.checkpoint.fuse_blocks", lambda model: None)
+    return fused, open_checkpoint(path).model(quantised=True)
+
+
+MIXED = {"blk.0.attn_v.weight": Quant.Q8_0, "blk.0.ffn_up.weight": Quant.Q5_1, "blk.1.attn_output.weight": Quant.Q8_0}
+TOKENS = torch.randint(0, 272, (40,), generator=torch.Generator().manual_seed(3))
+
+
+def kinds_of(model: GPT) -> list[type]:
+    return [type(block) for block in model.blocks]
+
+
+@pytest.mark.parametrize("kinds", [{}, MIXED], ids=["one kind", "mixed"])
+@torch.inference_mode()
+def test_a_fused_model_gives_what_its_parts_give(tmp_path, monkeypatch, kinds):
+    fused, parts = loaded(tmp_path / "a.gguf", kinds, monkeypatch)
+    assert kinds_of(fused) == [FusedBlock] * 2
+    assert kinds_of(parts) == [Block] * 2
+    for batch in (TOKENS[None], TOKENS.view(4, 10)):
+        ours, theirs = (model(batch, torch.arange(batch.shape[1])) for model in (fused, parts))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+    positions = torch.stack((torch.arange(10), torch.arange(20, 30)))
+    ours, theirs = (model(TOKENS[:20].view(2, 10), positions) for model in (fused, parts))
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-4)
+
+
+@torch.inference_mode()
+def test_token_by_token_and_several_at_once_as_in_one_read(tmp_path, monkeypatch):
+    fused, parts = loaded(tmp_path / "a.gguf", {}, monkeypatch)
+    expected = parts(TOKENS[None], torch.arange(40))[0]
+    caches = [KVCache(fused.config) for _ in range(2)]
+    for i in range(0, 20):  # two sessions, of which one is 20 tokens ahead
+        pair = PackedCaches(caches, (1, 1) if i else (1, 21))
+        pair.reserve()
+        second = slice(20 + i, 21 + i) if i else slice(0, 21)
+        tokens = torch.cat((TOKENS[i : i + 1], TOKENS[second]))
+        positions = torch.cat((torch.tensor([i]), torch.arange(second.start, second.stop)))
+        logits = fused(tokens[None], positions, pair)[0]
+        pair.advance()
+        torch.testing.assert_close(logits[0], expected[i], rtol=0, atol=1e-4)
+        torch.testing.assert_close(logits[-1], expected[20 + i], rtol=0, atol=1e-4)
+
+
+def test_what_the_kernels_cannot_compute_stays_as_it_is(tmp_path):
+    for name, kinds in (("float", {"blk.0.ffn_down.weight": Quant.F16}), ("three", {"blk.0.attn_q.weight": Quant.F16})):
+        write_gguf(tmp_path / f"{name}.gguf", make_llama(vocab_size=272), Quant.Q4_1, kinds=kinds)
+        model = open_checkpoint(tmp_path / f"{name}.gguf").model(quantised=True)
+        assert kinds_of(model) == [Block, FusedBlock]
+    write_gguf(tmp_path / "gpt2.gguf", make_gpt2(vocab_size=272), Quant.Q4_1)
+    assert kinds_of(open_checkpoint(tmp_path / "gpt2.gguf").model(quantised=True)) == [Block] * 2
+
+
+def random_linear(old: nn.Linear, *kinds: tuple[int, int]) -> nn.Module:
+    """Random matrices of (bits, group) in the place of one: each an equal part of its outputs."""
+    out, parts = old.out_features // len(kinds), []
+    for bits, group in kinds:
+        codes = torch.randint(0, 2**bits, (out, old.in_features), dtype=torch.uint8)
+        scale = torch.rand(out, old.in_features // group) / 2**bits / old.in_features**0.5
+        parts.append(Groups(codes, scale, -scale * 2 ** (bits - 1), bits))
+    return QuantLinear(parts[0], old.bias) if len(parts) == 1 else StackedLinear(parts, old.bias)
+
+
+@pytest.mark.parametrize("rows", [1, 7])
+@torch.inference_mode()
+def test_biases_large_numbers_and_parts_of_every_kind(rows):
+    torch.manual_seed(0)
+    config = GPTConfig(n_layer=1, n_head=4, n_kv_head=4, n_embd=64, head_dim=24, d_mlp=96, block_size=64, vocab_size=9,
+                       bias=True)  # fmt: skip
+    model = GPT(config)
+    block = model.blocks[0]
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.5)
+    block.mlp.up.bias.data[:96] *= 200  # gates that are wide open, and shut
+    block.attn.qkv = random_linear(block.attn.qkv, (4, 32), (8, 16), (8, 32))
+    block.attn.out, block.mlp.down = random_linear(block.attn.out, (8, 32)), random_linear(block.mlp.down, (4, 32))
+    block.mlp.up = random_linear(block.mlp.up, (8, 16), (4, 32))
+    angles = Rotary(config).angles(torch.arange(rows))
+    x = torch.randn(1, rows, 64)
+    expected = block(x, angles, 0, None)
+    fuse_blocks(model)
+    assert kinds_of(model) == [FusedBlock]
+    torch.testing.assert_close(model.blocks[0](x, angles, 0, None), expected, rtol=1e-5, atol=1e-5)
+
+
+# ---- attention -------------------------------------------------------------------------------------------------------
+
+
+def ours(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=scale, enable_gqa=True)
+    return kernels().attention(q, k, v, scale).double(), exact
+
+
+@pytest.mark.parametrize("dim", [4, 24, 64, 80, 128, 256])
+@pytest.mark.parametrize("length", [1, 63, 64, 65, 500])
+def test_one_query_reads_what_torch_reads(dim, length):
+    torch.manual_seed(dim)
+    q, buffers = torch.randn(1, 6, 1, dim), torch.randn(2, 1, 2, 512, dim)
+    k, v = buffers[:, :, :, :length]  # heads stand apart, as in a cache
+    torch.testing.assert_close(*ours(q, k, v, dim**-0.5), rtol=0, atol=2e-6)
+
+
+def test_scores_that_are_far_apart_or_large_do_no_harm():
+    torch.manual_seed(0)
+    q, k, v = torch.randn(1, 2, 1, 64), torch.randn(1, 1, 300, 64), torch.randn(1, 1, 300, 64)
+    for factor in (0.0, 30.0, 1e4):
+        torch.testing.assert_close(*ours(q * factor, k, v), rtol=0, atol=1e-5)
+    k[0, 0, 7] = torch.nan
+    assert kernels().attention(q, k, v, 1.0).isnan().all()
+
+
+def test_exponentials_are_right_from_end_to_end():
+    """Two keys, of which the second's weight is e^x / (1 + e^x)."""
+    x = torch.linspace(-90, 90, 181)
+    q, k = torch.ones(1, 181, 1, 16) * x[:, None, None], torch.zeros(1, 1, 2, 16)
+    k[..., 1, 0] = 1
+    v = torch.tensor([0.0, 1.0])[:, None].expand(2, 16).contiguous()[None, None]
+    z = kernels().attention(q, k, v, 1.0)[0, :, 0, 0].double()
+    torch.testing.assert_close(z, x.double().sigmoid(), rtol=3e-6, atol=1e-37)
