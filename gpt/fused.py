@@ -30,14 +30,14 @@ class FusedBlock(nn.Module):
         B, T, _ = x.shape
         qkv = kernels().before_attention(self._plan, x, *angles)
         q, k, v = qkv.view(B, T, -1, self._head_dim).transpose(1, 2).split(self._heads, dim=1)
-        segments = [(q, k, v, None, True)] if cache is None else cache.append(layer, q, k, v)
+        segments = [(q, k.contiguous(), v.contiguous(), None, True)] if cache is None else cache.append(layer, q, k, v)
         z = [self._attend(*segment) for segment in segments]  # each (B, H, t, D)
         z = z[0] if len(z) == 1 else torch.cat(z, dim=2)
         return kernels().after_attention(self._plan, x, z.transpose(1, 2).reshape(B, T, -1))
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
-        if mask is None and not causal and q.shape[0] == q.shape[2] == 1:
-            return kernels().attention(q, k, v, self._head_dim**-0.5)
+        if q.shape[0] == 1:
+            return kernels().attention(q, k, v, self._head_dim**-0.5, mask, causal)
         return attend(q, k, v, mask, causal)
 
 

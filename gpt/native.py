@@ -63,7 +63,7 @@ class Kernels:
             "linear": [pointer] * 3 + [number] * 2,
             "rms_norm": [pointer] * 3 + [number] * 2 + [real],
             "before_attention": [pointer] * 4 + [number] * 2 + [pointer] + [number] * 2,
-            "attention": [pointer] * 4 + [number] * 6 + [real, number],
+            "attention": [pointer] * 6 + [real, number],
             "after_attention": [pointer] * 4 + [number] * 2,
         }
         for name, types in signatures.items():
@@ -137,16 +137,22 @@ class Kernels:
         )
         return qkv
 
-    def attention(self, q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-        """softmax(q k^T * scale) v for one query: q (1, H, 1, D), k and v (1, G, S, D) -> (1, H, 1, D).
+    def attention(
+        self, q: Tensor, k: Tensor, v: Tensor, scale: float, mask: Tensor | None = None, causal: bool = False
+    ) -> Tensor:
+        """softmax(q k^T * scale) v: q (1, H, T, D), k and v (1, G, S, D) -> (1, H, T, D), a view of (T, H, D).
 
-        Only the heads of a tensor may stand apart from each other.
+        Numbers of a head stand beside each other, and so do keys, and values. A query sees the keys for which mask
+        (T, S) is True; without a mask query t of a `causal` one sees keys 0..t, else all.
         """
-        (_, H, _, D), (_, G, S, _) = q.shape, k.shape
-        z = torch.empty_like(q, memory_format=torch.contiguous_format)
-        at = (tensor.data_ptr() for tensor in (q, k, v, z))
-        self._attention(*at, H, G, S, D, k.stride(1), v.stride(1), scale, all_threads())
-        return z
+        (_, H, T, D), (_, G, S, _) = q.shape, k.shape
+        z = q.new_empty(T, H, D)
+        strides = q.stride(1), q.stride(2), k.stride(1), v.stride(1)
+        shape = (ctypes.c_long * 10)(H, G, T, S, D, *strides, causal)
+        mask_at = None if mask is None else mask.contiguous().data_ptr()
+        at = (tensor.data_ptr() for tensor in (q, k, v))
+        self._attention(*at, mask_at, z.data_ptr(), shape, scale, all_threads())
+        return z.transpose(0, 1)[None]
 
     def after_attention(self, block: Block, x: Tensor, z: Tensor) -> Tensor:
         """The residual stream (B, T, C) after a block: x (B, T, C) and what attention (B, T, H D) and the MLP add."""
@@ -220,10 +226,12 @@ class _Random:
 
 
 def _reads_right(made: Kernels, generator: torch.Generator) -> bool:
-    for D in (24, 64, 128):
-        q, k, v = (torch.randn(1, heads, n, D, generator=generator) for heads, n in ((4, 1), (2, 150), (2, 150)))
-        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), enable_gqa=True)
-        if not torch.allclose(made.attention(q, k, v, D**-0.5).double(), expected, rtol=0, atol=1e-5):
+    mask = torch.ones(70, 150, dtype=torch.bool).tril_(80)
+    for D, T in ((D, T) for D in (24, 64, 128) for T in (1, 70)):
+        q, k, v = (torch.randn(1, heads, n, D, generator=generator) for heads, n in ((4, T), (2, 150), (2, 150)))
+        visible = mask if T > 1 else None
+        expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), visible, enable_gqa=True)
+        if not torch.allclose(made.attention(q, k, v, D**-0.5, visible).double(), expected, rtol=0, atol=1e-5):
             return False
     return True
 

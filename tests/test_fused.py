@@ -110,9 +110,9 @@ def test_biases_large_numbers_and_parts_of_every_kind(rows):
 # ---- attention -------------------------------------------------------------------------------------------------------
 
 
-def ours(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), scale=scale, enable_gqa=True)
-    return kernels().attention(q, k, v, scale).double(), exact
+def ours(q: Tensor, k: Tensor, v: Tensor, scale: float = 1.0, mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    exact = F.scaled_dot_product_attention(q.double(), k.double(), v.double(), mask, scale=scale, enable_gqa=True)
+    return kernels().attention(q, k, v, scale, mask).double(), exact
 
 
 @pytest.mark.parametrize("dim", [4, 24, 64, 80, 128, 256])
@@ -141,3 +141,42 @@ def test_exponentials_are_right_from_end_to_end():
     v = torch.tensor([0.0, 1.0])[:, None].expand(2, 16).contiguous()[None, None]
     z = kernels().attention(q, k, v, 1.0)[0, :, 0, 0].double()
     torch.testing.assert_close(z, x.double().sigmoid(), rtol=3e-6, atol=1e-37)
+
+
+@pytest.mark.parametrize("dim", [4, 24, 64, 80, 128, 256])
+@pytest.mark.parametrize(("length", "past"), [(2, 0), (33, 0), (70, 0), (2, 62), (5, 300), (64, 64)])
+def test_many_queries_read_what_torch_reads(dim, length, past):
+    torch.manual_seed(dim)
+    rows = torch.randn(1, length, 6, dim).transpose(1, 2)  # a head's queries stand apart, as they come from a product
+    k, v = torch.randn(2, 1, 2, 512, dim)[:, :, :, : past + length]
+    below = torch.ones(length, past + length, dtype=torch.bool).tril_(past)
+    masks = [below, below.triu(past - 20), torch.ones_like(below), below & (torch.rand(below.shape) < 0.5)]
+    masks[-1][:, 0] = True  # a query that sees nothing has no answer
+    for mask in masks:
+        torch.testing.assert_close(*ours(rows, k, v, dim**-0.5, mask), rtol=0, atol=2e-6)
+    if not past:
+        assert torch.equal(*(kernels().attention(rows, k, v, 0.3, *how) for how in ((below,), (None, True))))
+    assert torch.equal(*(kernels().attention(rows, k, v, 0.3, *how) for how in ((masks[2],), (None, False))))
+
+
+def test_a_query_reads_the_same_bits_whatever_is_read_beside_it():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 90, 64) for heads in (4, 2, 2))
+    mask = torch.ones(90, 90, dtype=torch.bool).tril_()
+    whole = kernels().attention(q, k, v, 0.125, mask)
+    for start, end in ((0, 2), (7, 40), (40, 90)):
+        piece = kernels().attention(q[:, :, start:end], k, v, 0.125, mask[start:end])
+        assert torch.equal(piece, whole[:, :, start:end])
+
+
+def test_many_queries_with_scores_far_apart_or_not_a_number():
+    torch.manual_seed(0)
+    q, k, v = (torch.randn(1, heads, 70, 64) for heads in (2, 1, 1))
+    mask = torch.ones(70, 70, dtype=torch.bool).tril_()
+    for scale in (0.0, 3.0):
+        torch.testing.assert_close(*ours(q, k, v, scale, mask), rtol=0, atol=2e-5)
+    assert kernels().attention(q, k, v, 1e30, mask).abs().max() <= v.abs().max()
+    k[0, 0, 50] = torch.nan
+    z = kernels().attention(q, k, v, 0.125, mask)
+    assert z[:, :, 50:].isnan().all()
+    assert not z[:, :, :50].isnan().any()

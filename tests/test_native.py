@@ -79,7 +79,8 @@ def test_the_compiler_that_is_asked_for_comes_first(tmp_path, monkeypatch):
     [
         ("product.h", "minimum * sum", "minimum + sum"),
         ("vectors.h", "1 / 6.f", "1 / 7.f"),
-        ("attention.h", "* job->scale", "* 0.9f"),
+        ("attention.h", "sum += weight * part", "sum += part"),
+        ("attention.h", "read[r].sum * before", "read[r].sum"),
         ("kernels.c", "- b * sin[i]", "+ b * sin[i]"),
         ("kernels.c", "sums, x, y, rows, dim", "sums, 0, y, rows, dim"),
     ],

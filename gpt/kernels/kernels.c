@@ -150,13 +150,18 @@ void after_attention(const Block *block, const float *x, const float *z, float *
     free(room);
 }
 
-/* z (H, D) of q (H, D), as Attention. */
-void attention(const float *q, const float *k, const float *v, float *z, long H, long G, long S, long D, long k_step,
-               long v_step, double scale, long threads) {
-    const long chunks = (S + CHUNK - 1) / CHUNK;
-    float *parts = malloc(H * chunks * (D + 2) * sizeof *parts);
-    const Attention job = {q, k, v, z, parts, H, G, S, D, k_step, v_step, chunks, scale};
+/* z (T, H, D) of T queries, as Attention. */
+void attention(const float *q, const float *k, const float *v, const uint8_t *mask, float *z, const long *shape,
+               double scale, long threads) {
+    const long H = shape[0], G = shape[1], T = shape[2], S = shape[3], D = shape[4], chunks = (S + CHUNK - 1) / CHUNK;
+    Attention job = {q, k, v, mask, z, 0, H, G, T, S, D, shape[5], shape[6], shape[7], shape[8], shape[9], chunks, scale};
+    if (T > 1 || mask) {
+        const Phase phase = {attention_tile, &job, G * ((T + TILE - 1) / TILE)};
+        run(&phase, 1, threads);
+        return;
+    }
+    job.parts = malloc(H * chunks * (D + 2) * sizeof *job.parts);
     const Phase phases[] = {{attention_chunk, &job, G * chunks}, {attention_head, &job, H}};
     run(phases, 2, threads);
-    free(parts);
+    free(job.parts);
 }

@@ -11,6 +11,7 @@
 #define LANES 8
 #define ROWS 4
 #endif
+#define ALIGNED __attribute__((aligned(64))) /* a vector that lies across two cache lines takes twice as long */
 #define INLINE static inline __attribute__((always_inline))
 
 typedef float Four __attribute__((vector_size(16)));
@@ -43,6 +44,11 @@ INLINE float sum_of(Floats vector) {
 }
 
 INLINE Floats where(Ints mask, Floats yes, Floats no) { return (Floats)((mask & (Ints)yes) | (~mask & (Ints)no)); }
+
+INLINE float largest_of(Floats vector, float other) {
+    for (int i = 0; i < LANES; i++) other = vector[i] > other || vector[i] != vector[i] ? vector[i] : other;
+    return other;
+}
 
 /* e^x within 2 units in the last place; what lies below -87 is taken for -87, above 88 for 88, and NaN stays NaN. */
 INLINE Floats exponential(Floats x) {
