@@ -1,4 +1,4 @@
-"""A layer of a quantised model in two calls of the kernels, one before and one after attention, instead of twenty.
+"""A block of packed matrices in two calls of the kernels, one before and one after attention, instead of twenty.
 
 What takes a token's time besides its products are small operations and the waking of threads between them, thirty
 times over. The block here computes what Block of model.py does, and keeps its parts under the same names; where a layer
@@ -11,13 +11,13 @@ from torch import Tensor, nn
 from gpt.model import Block, Cache, RMSNorm, attend
 from gpt.native import Block as Plan
 from gpt.native import Matrix, kernels
-from gpt.quant import QuantLinear, StackedLinear
+from gpt.quant import PackedLinear, StackedLinear
 
 __all__ = ["FusedBlock", "fuse_blocks"]
 
 
 class FusedBlock(nn.Module):
-    """A block whose norms are RMS norms, whose matrices are quantised, and whose MLP is gated by SiLU."""
+    """A block whose norms are RMS norms, whose matrices are packed, and whose MLP is gated by SiLU."""
 
     def __init__(self, block: Block, plan: Plan) -> None:
         super().__init__()
@@ -54,10 +54,10 @@ def _plan_of(block: Block) -> Plan | None:
     linears = (attn.qkv, attn.out, mlp.up, mlp.down)
     if not (attn.rotary and mlp.gated and all(isinstance(norm, RMSNorm) for norm in norms)):
         return None
-    if not all(isinstance(linear, QuantLinear | StackedLinear) for linear in linears):
+    if not all(isinstance(linear, PackedLinear | StackedLinear) for linear in linears):
         return None
     qkv, out, down = (linear.matrices() for linear in (attn.qkv, attn.out, mlp.down))
-    gated = mlp.up.matrices(2) if isinstance(mlp.up, QuantLinear) else mlp.up.matrices()
+    gated = mlp.up.matrices(2) if isinstance(mlp.up, PackedLinear) else mlp.up.matrices()
     shares = all(len(part) == 1 for part in (out, down)) and len(gated) == 2 and len(qkv) <= 3
     if not shares or mlp.down.in_features % kernels().block_size:
         return None

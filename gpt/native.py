@@ -27,6 +27,7 @@ SOURCES = Path(__file__).with_name("kernels")
 _FLAGS = ("-O3", "-std=gnu11", "-fPIC", "-shared", "-pthread")
 _TARGETS = ("-march=native", "-mcpu=native")  # how compilers are told to use all that this processor has
 _COMPILERS = ("cc", "gcc", "clang")
+_GROUP = 32  # inputs that are summed apart where a matrix has no groups of its own
 _SECONDS = 120  # after which a compiler is given up
 
 
@@ -90,6 +91,15 @@ class Kernels:
         exact = torch.equal(halves.float(), both)
         return halves.contiguous() if exact else both.transpose(2, 3).contiguous()
 
+    def pack_halves(self, numbers: Tensor) -> Tensor:
+        """Numbers (out, in) float16 or bfloat16 in the kernel's order: int32 (out / lanes, in / 2, lanes)."""
+        words = self._whole_blocks(numbers).contiguous().view(torch.int32)
+        return words.unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
+
+    def unpack_halves(self, packed: Tensor, rows: Tensor, dtype: torch.dtype) -> Tensor:
+        """Numbers (..., in) of the outputs `rows` (...) int64."""
+        return packed.transpose(1, 2)[rows // self.lanes, rows % self.lanes].view(dtype)
+
     def unpack(self, packed: Tensor, scales: Tensor, rows: Tensor, bits: int) -> tuple[Tensor, Tensor, Tensor]:
         """Codes (..., in) uint8, scale and minimum (..., in / group) float32 of the outputs `rows` (...) int64."""
         place = rows // self.lanes, rows % self.lanes
@@ -104,12 +114,23 @@ class Kernels:
         return torch.cat((rows, rows.new_zeros(missing, *rows.shape[1:]))) if missing else rows
 
     def matrix(
-        self, packed: Tensor, scales: Tensor, inputs: int, outputs: int, bits: int, bias: Tensor | None = None
+        self,
+        packed: Tensor,
+        scales: Tensor | None,
+        shape: tuple[int, int],
+        bits: int,
+        halves: bool = False,
+        bias: Tensor | None = None,
     ) -> Matrix:
-        """A matrix of `outputs` outputs as packed above, and what is added to its products."""
+        """A matrix of `shape` (out, in) as packed above, and what is added to its products.
+
+        `halves` tells float16 from bfloat16 where there are no scales.
+        """
+        outputs, inputs = shape
+        if scales is None:
+            return Matrix(packed.data_ptr(), None, _at(bias), inputs, outputs, bits, _GROUP, halves)
         group, halves = inputs // scales.shape[1], scales.dtype == torch.float16
-        bias_at = None if bias is None else bias.data_ptr()
-        return Matrix(packed.data_ptr(), scales.data_ptr(), bias_at, inputs, outputs, bits, group, halves)
+        return Matrix(packed.data_ptr(), scales.data_ptr(), _at(bias), inputs, outputs, bits, group, halves)
 
     def linear(self, x: Tensor, matrix: Matrix) -> Tensor:
         """x W^T + bias (..., outputs) for x (..., inputs)."""
@@ -149,9 +170,9 @@ class Kernels:
         z = q.new_empty(T, H, D)
         strides = q.stride(1), q.stride(2), k.stride(1), v.stride(1)
         shape = (ctypes.c_long * 10)(H, G, T, S, D, *strides, causal)
-        mask_at = None if mask is None else mask.contiguous().data_ptr()
+        mask = None if mask is None else mask.contiguous()
         at = (tensor.data_ptr() for tensor in (q, k, v))
-        self._attention(*at, mask_at, z.data_ptr(), shape, scale, all_threads())
+        self._attention(*at, _at(mask), z.data_ptr(), shape, scale, all_threads())
         return z.transpose(0, 1)[None]
 
     def after_attention(self, block: Block, x: Tensor, z: Tensor) -> Tensor:
@@ -161,6 +182,10 @@ class Kernels:
         at = (tensor.data_ptr() for tensor in (x, z, y))
         self._after_attention(ctypes.byref(block), *at, x.numel() // x.shape[-1], all_threads())
         return y
+
+
+def _at(tensor: Tensor | None) -> int | None:
+    return None if tensor is None else tensor.data_ptr()
 
 
 @functools.cache
@@ -201,23 +226,30 @@ def _is_right(made: Kernels) -> bool:
     """Whether small products, what one query reads, and a block equal what torch makes of the same numbers."""
     generator = torch.Generator().manual_seed(0)
     kinds = [(bits, group, halves) for bits, group in ((4, 32), (8, 32), (8, 16)) for halves in (False, True)]
-    matrices = [_Random(made, kind, made.block_size + 1, 64, generator) for kind in kinds]
+    kinds += [(16, 32, False), (16, 32, True)]
+    matrices = [_Random(made, kind, (made.block_size + 1, 64), generator) for kind in kinds]
     return all(m.is_right(made) for m in matrices) and _reads_right(made, generator) and _adds_right(made, generator)
 
 
 class _Random:
     """A random matrix as the kernels know it, and in float64."""
 
-    def __init__(self, made: Kernels, kind: tuple[int, int, bool], out: int, inputs: int, g: torch.Generator) -> None:
+    def __init__(
+        self, made: Kernels, kind: tuple[int, int, bool], shape: tuple[int, int], generator: torch.Generator
+    ) -> None:
         bits, group, halves = kind
-        codes = torch.randint(0, 2**bits, (out, inputs), generator=g, dtype=torch.uint8)
-        scale, minimum = torch.randn(2, out, inputs // group, generator=g)
+        codes = torch.randint(0, 2 ** min(bits, 8), shape, generator=generator, dtype=torch.uint8)
+        scale, minimum = torch.randn(2, shape[0], shape[1] // group, generator=generator)
         if halves:
             scale, minimum = scale.half().float(), minimum.half().float()
         terms = scale.double()[..., None] * codes.unflatten(1, (-1, group)), minimum.double()[..., None]
         self.exact, self.bound = sum(terms).flatten(1), 1e-5 * sum(term.abs() for term in terms).flatten(1)
-        self._kept = made.pack(codes, bits), made.pack_scales(scale, minimum)
-        self.matrix = made.matrix(*self._kept, inputs, out, bits)
+        if bits == 16:
+            numbers = self.exact.to(torch.float16 if halves else torch.bfloat16)
+            self.exact, self._kept = numbers.double(), (made.pack_halves(numbers), None)
+        else:
+            self._kept = made.pack(codes, bits), made.pack_scales(scale, minimum)
+        self.matrix = made.matrix(*self._kept, shape, bits, halves)
 
     def is_right(self, made: Kernels) -> bool:
         x = torch.linspace(-1, 1, 8 * self.exact.shape[1]).view(8, -1).sin()
@@ -240,7 +272,7 @@ def _adds_right(made: Kernels, generator: torch.Generator) -> bool:
     """A block of 2 + 1 heads of 16 numbers, with products as small as a model's."""
     C, D, inner, T = 64, 16, 2 * made.block_size, 5
     shapes = {"qkv": (4 * D, C), "out": (C, 2 * D), "gate": (inner, C), "up": (inner, C), "down": (C, inner)}
-    m = {name: _Random(made, (4, 32, True), *shape, generator) for name, shape in shapes.items()}
+    m = {name: _Random(made, (4, 32, True), shape, generator) for name, shape in shapes.items()}
     norms = torch.rand(2, C, generator=generator)
     x, z, angles = (torch.randn(1, T, n, generator=generator) / 64 for n in (C, 2 * D, D))
     parts = (m[name].matrix for name in ("out", "gate", "up", "down"))

@@ -17,7 +17,7 @@ from gpt.groups import GROUPED, Groups
 from gpt.interp import Sight, attention_pattern, output_gram, sight_rows
 from gpt.model import GPT, RMSNorm, rotate
 from gpt.native import kernels
-from gpt.quant import QuantEmbedding, QuantLinear, QuickRMSNorm, StackedLinear, is_quantised, linear_of
+from gpt.quant import HalfLinear, QuantEmbedding, QuantLinear, QuickRMSNorm, StackedLinear, is_quantised, linear_of
 from gpt.tokenizer import Tokenizer
 from gpt.weights import GGUFFile
 from tests.conftest import byte_fields
@@ -176,6 +176,42 @@ def test_an_embedding_gives_the_rows_of_the_matrix(made):
     rows = QuantEmbedding(QuantLinear(groups))(tokens)
     assert (rows.shape, rows.dtype) == ((2, 3, IN), torch.float32)
     torch.testing.assert_close(rows.double(), matrix[tokens], rtol=1e-6, atol=2e-6)
+
+
+HALVES = (torch.float16, torch.bfloat16)
+
+
+def numbers_of(dtype: torch.dtype, out: int = OUT) -> Tensor:
+    """A matrix of 16-bit numbers, the smallest and the largest among them."""
+    numbers = torch.randn(out, IN).to(dtype)
+    numbers[0, :4] = torch.tensor([torch.finfo(dtype).smallest_normal, 1e-7, -0.0, torch.finfo(dtype).max / 8]).to(dtype)
+    numbers[-1, :2] = -numbers[0, :2] / 2
+    return numbers
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 6, 13])
+@pytest.mark.parametrize("out", [1, 33, OUT])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_product_with_numbers_of_16_bits_loses_nothing(dtype, rows, out):
+    torch.manual_seed(0)
+    numbers, bias, x = numbers_of(dtype, out), nn.Parameter(torch.randn(out)), torch.randn(rows, IN)
+    layer = linear_of([numbers], bias.requires_grad_(False))
+    exact = x.double() @ numbers.double().T + bias
+    bound = 1e-6 * (x.double().abs() @ numbers.double().abs().T + bias.abs())
+    assert isinstance(layer, HalfLinear)
+    assert torch.all((layer(x) - exact).abs() <= bound)
+    assert torch.equal(layer.weight, numbers.float())
+    assert torch.equal(QuantEmbedding(layer)(torch.tensor([[0, out - 1]])), numbers[[0, out - 1]].float()[None])
+    assert torch.equal(layer(x), torch.cat([layer(row[None]) for row in x]))
+
+
+def test_numbers_and_codes_may_stand_one_below_the_other(made):
+    a, b, c = numbers_of(torch.bfloat16), numbers_of(torch.bfloat16, 5), numbers_of(torch.float16)
+    layer, x = linear_of([a, b, made[0], c], None), torch.randn(3, IN)
+    assert [type(part) for part in layer.parts] == [HalfLinear, QuantLinear, HalfLinear]
+    for rows, numbers in ((slice(0, OUT), a), (slice(OUT, OUT + 5), b), (slice(2 * OUT + 5, None), c)):
+        assert torch.equal(layer.weight[rows], numbers.float())
+        torch.testing.assert_close(layer(x)[:, rows], x @ numbers.float().T, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("dim", [8, 19, 576])

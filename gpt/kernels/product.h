@@ -1,8 +1,8 @@
-/* Products with quantised matrices.
+/* Products with matrices that are stored in few bits.
 
-   A weight is scale * code + minimum, with one scale and one minimum for every `group` inputs of an output. Codes are
-   turned into floats in registers, and all arithmetic is float32: the result is that of the dequantised matrix, up to
-   the order of its sums. A row's result does not depend on what stands beside it. */
+   A weight is scale * code + minimum, with one scale and one minimum for every `group` inputs of an output, or it is a
+   number of 16 bits. Either is turned into a float in registers, and all arithmetic is float32: the result is that of
+   the float32 matrix, up to the order of its sums. A row's result does not depend on what stands beside it. */
 
 #define WIDE 2 /* vectors of a block, so that one waits for its sums while the other adds */
 #define BLOCK (LANES * WIDE)
@@ -10,7 +10,8 @@
 
 /* Outputs go by LANES, the last ones padded with anything: codes (out / LANES, in * bits / 32, LANES), the code of an
    earlier input in lower bits of its word; scales (out / LANES, in / group, LANES): with `halves` the scale as float16
-   in the lower half of a word and the minimum in the upper one, else (..., 2, LANES) float32; bias (out) or null. */
+   in the lower half of a word and the minimum in the upper one, else (..., 2, LANES) float32; bias (out) or null. With 16
+   bits there are no scales: codes are numbers, float16 with `halves`, else bfloat16. */
 typedef struct {
     const uint32_t *codes, *scales;
     const float *bias;
@@ -47,11 +48,17 @@ static __attribute__((noinline)) void put(const Linear *job, long block, long ro
     memcpy(job->y + at, result, width * sizeof *result);
 }
 
+/* The k-th number in each word. */
+INLINE Floats number(Words packed, int k, const int bits, const int halves) {
+    if (bits < 16) return __builtin_convertvector((Ints)((packed >> (bits * k)) & ((1u << bits) - 1)), Floats);
+    if (halves) return from_halves(packed >> (16 * k));
+    return (Floats)(k ? packed & 0xffff0000 : packed << 16);
+}
+
 /* Outputs of one block for all `count` rows from `row` on; what follows is constant wherever this is inlined. */
 INLINE void tile(const Linear *job, long block, long row, const int count, const int bits, const int group,
                  const int halves) {
     const int per_word = 32 / bits, pieces = group / PIECE;
-    const uint32_t mask = (1u << bits) - 1;
     const Matrix *matrix = job->matrix;
     const long in = matrix->in, groups = in / group;
     const long code_step = in / per_word * LANES, scale_step = groups * (2 - halves) * LANES;
@@ -69,10 +76,19 @@ INLINE void tile(const Linear *job, long block, long row, const int count, const
             for (int k = 0; k < per_word; k++)
 #pragma GCC unroll 2
                 for (int w = 0; w < WIDE; w++) {
-                    const Floats code = __builtin_convertvector((Ints)((packed[w] >> (bits * k)) & mask), Floats);
+                    const Floats code = number(packed[w], k, bits, halves);
 #pragma GCC unroll 8
                     for (int r = 0; r < count; r++) part[r][w] += code * x[r * in + word * per_word + k];
                 }
+        }
+        codes += group / per_word * LANES;
+        x += group;
+        if (bits == 16) {
+#pragma GCC unroll 8
+            for (int r = 0; r < count; r++)
+#pragma GCC unroll 2
+                for (int w = 0; w < WIDE; w++) total[r][w] += part[r][w];
+            continue;
         }
         float sum[ROWS];
 #pragma GCC unroll 8
@@ -91,9 +107,7 @@ INLINE void tile(const Linear *job, long block, long row, const int count, const
                 total[r][w] += minimum * sum[r];
             }
         }
-        codes += group / per_word * LANES;
         scales += (2 - halves) * LANES;
-        x += group;
     }
 #pragma GCC unroll 8
     for (int r = 0; r < count; r++) {
@@ -120,6 +134,8 @@ static void linear_block(const void *argument, long block) {
     if (matrix->bits == 8 && matrix->group == 32 && !matrix->halves) all_rows(job, block, 8, 32, 0);
     if (matrix->bits == 8 && matrix->group == 16 && matrix->halves) all_rows(job, block, 8, 16, 1);
     if (matrix->bits == 8 && matrix->group == 16 && !matrix->halves) all_rows(job, block, 8, 16, 0);
+    if (matrix->bits == 16 && matrix->halves) all_rows(job, block, 16, 32, 1);
+    if (matrix->bits == 16 && !matrix->halves) all_rows(job, block, 16, 32, 0);
 }
 
 static Phase phase_of(const Linear *job) {
