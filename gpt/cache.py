@@ -3,8 +3,9 @@
 Those extra writes are all that capture costs: any attention pattern is rebuilt later as softmax(q k^T / sqrt(D))
 (interp.py), and the logits after any position by one product with the output matrix. So memory grows with the text,
 not with its square nor with the vocabulary, and cutting or copying the cache cannot put what is shown and the text out
-of step. Where memory is bounded, queries are kept of the last positions only; keys and values never go, because the
-model needs them. Nothing here knows about tokens or models.
+of step. Where memory is bounded, queries are kept of the last positions only; keys and values never go, because
+whoever looks at attention needs them; where a layer looks back through a window only, it is given the keys in it.
+Nothing here knows about tokens or models.
 
 A step is: `reserve(n)`, one `append` per layer, `keep`, `advance(n)`. Rows at and after `length` are never read.
 """
@@ -16,7 +17,7 @@ import torch
 from torch import Tensor
 
 from gpt.config import GPTConfig
-from gpt.model import Segment
+from gpt.model import Segment, sight_mask
 
 __all__ = ["KVCache", "PackedCaches", "Reading"]
 
@@ -41,6 +42,11 @@ class Reading(NamedTuple):
     values: Tensor  # (L, G, length, D)
     first: int
     length: int
+    config: GPTConfig  # what else scores are made with: the scale, a soft-cap, windows
+
+
+Sight = tuple[int, Tensor | None, bool]
+"""The first key that new queries look at, the mask over the keys from there on, and whether causality is enough."""
 
 
 class KVCache:
@@ -58,6 +64,7 @@ class KVCache:
         dtype: torch.dtype = torch.float32,
         query_bytes: int | None = None,
     ) -> None:
+        self.config = config
         self.length = 0
         self.reads: list[int] = []
         heads = (config.n_head, config.n_kv_head, config.n_kv_head)
@@ -67,8 +74,7 @@ class KVCache:
         if query_bytes is not None:
             row = config.n_layer * config.n_head * config.head_dim * dtype.itemsize
             self.window = max(query_bytes // row - BLOCK, BLOCK)
-        self._mask: Tensor | None = None
-        self._causal = False
+        self._sights: dict[int | None, Sight] = {}  # by window
 
     @property
     def capacity(self) -> int:
@@ -96,7 +102,8 @@ class KVCache:
         queries, keys, values, _, first = self._buffers
         length = min(length, keys.shape[2])  # and what is cut in between holds fewer
         first = min(first, length)
-        return Reading(queries[:, :, : length - first], keys[:, :, :length], values[:, :, :length], first, length)
+        kept = queries[:, :, : length - first], keys[:, :, :length], values[:, :, :length]
+        return Reading(*kept, first, length, self.config)
 
     def queries(self) -> Tensor:
         """(L, H, S - first_query, D), a view."""
@@ -121,12 +128,19 @@ class KVCache:
     def reserve(self, n: int) -> None:
         """Make room for n new positions and decide what they may look at: the past, and each other up to themselves."""
         self._grow(self.length + n)
-        self._causal = n > 1 and self.length == 0
-        self._mask = None
-        if n > 1 and self.length > 0:
-            self._mask = torch.ones(n, self.length + n, dtype=torch.bool, device=self._buffers[0].device).tril_(
-                self.length
-            )
+        self._sights = {window: self._sight(n, window or None) for window in set(self.config.windows) or {0}}
+
+    def _sight(self, n: int, window: int | None) -> Sight:
+        """What n new positions look at of the past, or of a window so many positions wide."""
+        start, end = self.length, self.length + n
+        if window is not None and window >= end:
+            window = None
+        first = 0 if window is None else max(start + 1 - window, 0)
+        if n == 1:
+            return first, None, False
+        if start == 0 and window is None:
+            return first, None, True
+        return first, sight_mask(start, first, end, window, self._buffers[0].device), False
 
     def append(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> list[Segment]:
         """Write one layer's new q (1, H, n, D), k and v (1, G, n, D); return them with all keys and values so far."""
@@ -136,7 +150,8 @@ class KVCache:
         queries[layer, :, kept - first : end - first] = q[0, :, kept - start :]
         keys[layer, :, start:end] = k[0]
         values[layer, :, start:end] = v[0]
-        return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
+        looked, mask, causal = self._sights[self.config.windows[layer] if self.config.windows else 0]
+        return [(q, keys[None, layer, :, looked:end], values[None, layer, :, looked:end], mask, causal)]
 
     def keep(self, hidden: Tensor) -> None:
         """Write the hidden states (1, n, C) of the new positions."""
@@ -175,7 +190,7 @@ class KVCache:
         if not 0 <= length <= self.length:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         copy = object.__new__(KVCache)
-        copy.length, copy.window, copy._mask, copy._causal = length, self.window, None, False
+        copy.config, copy.length, copy.window, copy._sights = self.config, length, self.window, {}
         copy.reads = [start for start in self.reads if start < length]
         copy._buffers = self._first_positions(length)
         return copy

@@ -1,17 +1,16 @@
 """Checkpoints on disk -> GPT: GGUF files, and folders in Hugging Face layout (config.json and safetensors).
 
 Opening reads the description only; `Checkpoint.model` then writes every tensor straight into the parameters of a model
-that was never initialised. Whatever is missing, left over or misshapen is refused by name. Sources: llama.cpp's
-converter (tensor names, the interleaved rotary order of q and k), Hugging Face transformers (names).
+that was never initialised, by the tables of names.py. Whatever is missing, left over or misshapen is refused by name.
 """
 
 import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,74 +18,14 @@ from torch.overrides import TorchFunctionMode
 
 from gpt.config import GPTConfig
 from gpt.fused import fuse_blocks
+from gpt.gguf_config import ROPE_FACTORS, config_from_gguf
+from gpt.hf_config import config_from_hf
 from gpt.model import GPT
+from gpt.names import GGUF_NAMES, HF_NAMES, To, hf_name, rows_of
 from gpt.quant import QuantEmbedding, linear_of, with_quick_norms
 from gpt.weights import CheckpointError, GGUFFile, SafeTensors
 
 __all__ = ["Checkpoint", "CheckpointError", "open_checkpoint"]
-
-
-class _To(NamedTuple):
-    """Where the tensors of one module of a file go: rows of one of our modules, and how the file orders them.
-
-    "transposed" is GPT-2's Conv1D, (in, out). "interleaved" is llama.cpp's rotary order: the rows of a head
-    come as 0, D/2, 1, D/2 + 1, ...
-    """
-
-    module: str
-    rows: str = "all"
-    order: str = "plain"
-
-
-_GGUF_COMMON = {
-    "token_embd": _To("wte"),
-    "blk.{i}.attn_norm": _To("blocks.{i}.norm_1"),
-    "blk.{i}.attn_output": _To("blocks.{i}.attn.out"),
-    "blk.{i}.ffn_norm": _To("blocks.{i}.norm_2"),
-    "blk.{i}.ffn_down": _To("blocks.{i}.mlp.down"),
-    "output_norm": _To("norm_f"),
-    "output": _To("lm_head"),
-}
-_GGUF_GPT2 = _GGUF_COMMON | {
-    "position_embd": _To("wpe"),
-    "blk.{i}.attn_qkv": _To("blocks.{i}.attn.qkv"),
-    "blk.{i}.ffn_up": _To("blocks.{i}.mlp.up"),
-}
-_GGUF_LLAMA = _GGUF_COMMON | {
-    "blk.{i}.attn_q": _To("blocks.{i}.attn.qkv", "q", "interleaved"),
-    "blk.{i}.attn_k": _To("blocks.{i}.attn.qkv", "k", "interleaved"),
-    "blk.{i}.attn_v": _To("blocks.{i}.attn.qkv", "v"),
-    "blk.{i}.ffn_gate": _To("blocks.{i}.mlp.up", "gate"),
-    "blk.{i}.ffn_up": _To("blocks.{i}.mlp.up", "up"),
-}
-_HF_GPT2 = {
-    "wte": _To("wte"),
-    "wpe": _To("wpe"),
-    "h.{i}.ln_1": _To("blocks.{i}.norm_1"),
-    "h.{i}.attn.c_attn": _To("blocks.{i}.attn.qkv", order="transposed"),
-    "h.{i}.attn.c_proj": _To("blocks.{i}.attn.out", order="transposed"),
-    "h.{i}.ln_2": _To("blocks.{i}.norm_2"),
-    "h.{i}.mlp.c_fc": _To("blocks.{i}.mlp.up", order="transposed"),
-    "h.{i}.mlp.c_proj": _To("blocks.{i}.mlp.down", order="transposed"),
-    "ln_f": _To("norm_f"),
-    "lm_head": _To("lm_head"),
-}
-_HF_LLAMA = {
-    "embed_tokens": _To("wte"),
-    "layers.{i}.input_layernorm": _To("blocks.{i}.norm_1"),
-    "layers.{i}.self_attn.q_proj": _To("blocks.{i}.attn.qkv", "q"),
-    "layers.{i}.self_attn.k_proj": _To("blocks.{i}.attn.qkv", "k"),
-    "layers.{i}.self_attn.v_proj": _To("blocks.{i}.attn.qkv", "v"),
-    "layers.{i}.self_attn.o_proj": _To("blocks.{i}.attn.out"),
-    "layers.{i}.post_attention_layernorm": _To("blocks.{i}.norm_2"),
-    "layers.{i}.mlp.gate_proj": _To("blocks.{i}.mlp.up", "gate"),
-    "layers.{i}.mlp.up_proj": _To("blocks.{i}.mlp.up", "up"),
-    "layers.{i}.mlp.down_proj": _To("blocks.{i}.mlp.down"),
-    "norm": _To("norm_f"),
-    "lm_head": _To("lm_head"),
-}
-_GGUF_TABLES = {"gpt2": _GGUF_GPT2, "llama": _GGUF_LLAMA}
-_HF_TABLES = {"gpt2": _HF_GPT2, "llama": _HF_LLAMA}
 
 
 class _Bare(TorchFunctionMode):
@@ -118,7 +57,7 @@ class Checkpoint:
     config: GPTConfig
     fields: dict[str, Any] | None
     weights: SafeTensors | GGUFFile = field(repr=False)
-    table: Mapping[str, _To] = field(repr=False)
+    table: Mapping[str, To] = field(repr=False)
 
     @torch.inference_mode(False)  # the caller may be in it, the threads that fill are not
     def model(
@@ -141,7 +80,7 @@ class Checkpoint:
         """Whether the file holds matrices in groups of codes."""
         return isinstance(self.weights, GGUFFile) and self.weights.has_groups
 
-    def _quantise(self, plan: Mapping[str, _To], model: GPT) -> set[str]:
+    def _quantise(self, plan: Mapping[str, To], model: GPT) -> set[str]:
         """Put layers of quantised weights where the file has such; the names of the tensors that this took."""
         matrices: dict[str, list[str]] = {}
         for name, to in plan.items():
@@ -175,7 +114,7 @@ class Checkpoint:
             raise self._error(f"does not fit into the memory of {device} ({reason}); choose a smaller one") from error
         return model.to(dtype).eval().requires_grad_(False)
 
-    def _refuse_differences(self, plan: Mapping[str, _To], model: GPT) -> None:
+    def _refuse_differences(self, plan: Mapping[str, To], model: GPT) -> None:
         shapes, again = self.weights.shapes, {"lm_head.weight"} if self.config.tied else set()
         if missing := sorted(plan.keys() - shapes.keys()):
             raise self._error(f"lacks {_some(missing)}; it is incomplete, fetch it again")
@@ -187,10 +126,10 @@ class Checkpoint:
             if shapes[name] != expected:
                 raise self._error(f"has {name} of shape {shapes[name]}, its config asks for {expected}")
 
-    def _fill(self, plan: Mapping[str, _To], model: GPT) -> None:
-        def fill(item: tuple[str, _To]) -> None:
+    def _fill(self, plan: Mapping[str, To], model: GPT) -> None:
+        def fill(item: tuple[str, To]) -> None:
             name, to = item
-            self.weights.copy(name, _destination(model, to), to.order, self.config.head_dim)
+            self._copy(name, to, _destination(model, to))
 
         try:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
@@ -199,6 +138,13 @@ class Checkpoint:
                 self._require_tied(model)
         except CheckpointError as error:
             raise self._error(str(error)) from error.__cause__
+
+    def _copy(self, name: str, to: To, out: Tensor) -> None:
+        if not to.less:
+            return self.weights.copy(name, out, to.order, self.config.head_dim)
+        stored = torch.empty_like(out, dtype=torch.float32)  # a norm: small, and rounded once
+        self.weights.copy(name, stored, to.order, self.config.head_dim)
+        out.copy_(stored.add_(to.less))
 
     def _require_tied(self, model: GPT) -> None:
         """A file may hold the tied matrix a second time, under the head's name, if it is the same."""
@@ -227,7 +173,7 @@ def open_checkpoint(path: Path) -> Checkpoint:
         raise CheckpointError(f"the checkpoint {path} cannot be used: {error}.") from error
 
 
-def _plan(table: Mapping[str, _To], model: GPT) -> dict[str, _To]:
+def _plan(table: Mapping[str, To], model: GPT) -> dict[str, To]:
     """Every tensor that the file must hold -> the parameter (and rows of it) that it fills."""
     ours = {name for name, _ in model.named_parameters()}
     plan = {}
@@ -240,19 +186,9 @@ def _plan(table: Mapping[str, _To], model: GPT) -> dict[str, _To]:
     return plan
 
 
-def _destination(model: GPT, to: _To) -> Tensor:
+def _destination(model: GPT, to: To) -> Tensor:
     """The rows of our parameter that `to` names, as a view."""
-    c = model.config
-    k, v = c.n_head * c.head_dim, (c.n_head + c.n_kv_head) * c.head_dim
-    rows = {
-        "all": slice(None),
-        "q": slice(0, k),
-        "k": slice(k, v),
-        "v": slice(v, None),
-        "gate": slice(0, c.d_mlp),
-        "up": slice(c.d_mlp, None),
-    }
-    return model.get_parameter(to.module).data[rows[to.rows]]
+    return model.get_parameter(to.module).data[rows_of(model.config, to.rows)]
 
 
 def _some(names: Iterable[str]) -> str:
@@ -263,9 +199,9 @@ def _some(names: Iterable[str]) -> str:
 
 def _open_folder(path: Path) -> Checkpoint:
     config = _read_json(path / "config.json")
-    shape = GPTConfig.from_hf(config)
-    weights = SafeTensors(_safetensors_files(path))
-    return Checkpoint(path, path.resolve().name, shape, None, weights, _HF_TABLES[config["model_type"]])
+    shape = config_from_hf(config)
+    weights = SafeTensors(_safetensors_files(path), hf_name(config["model_type"]))
+    return Checkpoint(path, path.resolve().name, shape, None, weights, HF_NAMES[shape.family])
 
 
 def _safetensors_files(path: Path) -> list[Path]:
@@ -297,18 +233,15 @@ def _read_json(path: Path) -> dict[str, Any]:
 
 def _open_gguf(path: Path) -> Checkpoint:
     weights = GGUFFile(path)
-    config = GPTConfig.from_gguf(weights.fields)
-    config = replace(config, tied="output.weight" not in weights.shapes)
-    _drop_unit_rope_factors(weights)
-    table = _GGUF_TABLES[weights.fields["general.architecture"]]
-    return Checkpoint(path, path.stem, config, weights.fields, weights, table)
+    factors = {name: _numbers(weights, name) for name in ROPE_FACTORS if name in weights.shapes}
+    config = config_from_gguf(weights.fields, weights.shapes, factors)
+    for name in factors:  # they are no parameters
+        del weights.shapes[name]
+    return Checkpoint(path, path.stem, config, weights.fields, weights, GGUF_NAMES[config.family])
 
 
-def _drop_unit_rope_factors(weights: GGUFFile) -> None:
-    """Llama 3's factors on the rotary frequencies: all ones change nothing, others are refused."""
-    if "rope_freqs.weight" not in weights.shapes:
-        return
-    factors = torch.empty(weights.shapes.pop("rope_freqs.weight"))
-    weights.copy("rope_freqs.weight", factors)
-    if not torch.all(factors == 1):
-        raise CheckpointError("scales its rotary frequencies (rope_freqs.weight), which is not supported")
+def _numbers(weights: GGUFFile, name: str) -> tuple[float, ...]:
+    """A tensor that belongs to the shape."""
+    numbers = torch.empty(weights.shapes[name])
+    weights.copy(name, numbers)
+    return tuple(numbers.flatten().tolist())

@@ -1,18 +1,62 @@
-"""The shape of a GPT and the one table that translates other formats into it.
+"""The shape of a GPT: every number and every choice that tells one network from another.
 
-Differences between families are values of `GPTConfig`; no other file knows a family by name. A checkpoint whose
-architecture cannot be expressed exactly is refused by name, never loaded approximately.
-Sources: the config.json keys of Hugging Face transformers, the GGUF specification (general.architecture and friends).
+Differences between families are values of `GPTConfig`; the model knows no family by name. families.py translates the
+formats of others into it.
 """
 
 from dataclasses import dataclass, fields
-from typing import Any, Literal
+from typing import Literal
 
-__all__ = ["GPTConfig", "UnsupportedModel"]
+__all__ = ["GPTConfig", "Rope", "UnsupportedModel"]
 
 
 class UnsupportedModel(ValueError):
     """The checkpoint is readable, but it is a model that this program cannot run exactly."""
+
+
+def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
+
+
+def _positive(name: str, value: float) -> None:
+    if not 0 < float(value) < float("inf"):
+        raise ValueError(f"{name} must be a positive number, got {value!r}")
+
+
+@dataclass(frozen=True)
+class Rope:
+    """How positions turn queries and keys (rope.py computes the frequencies).
+
+    The first `dim` dimensions of a head turn, all of them if it is 0. `kind` says how the frequencies theta^(-2i/dim)
+    were stretched for a longer context than the `original` one: "linear" divides all by `factor`; "llama3" the low
+    ones, with a ramp between `original / low` and `original / high` positions a turn; "yarn" blends by dimension
+    between `high` and `low` turns in the original context; "divided" divides each by its own one of `divisors`. cos and
+    sin are multiplied by `amplitude`. "dynamic" is plain in the context that is run. `beyond` and `longest` compute
+    nothing: the divisors that others take in contexts longer than `original`, and their longest.
+    """
+
+    theta: float = 10_000.0
+    dim: int = 0
+    kind: Literal["plain", "dynamic", "linear", "llama3", "yarn", "divided"] = "plain"
+    factor: float = 1.0
+    original: int = 0
+    low: float = 1.0
+    high: float = 1.0
+    whole: bool = True  # yarn: whether the dimensions between which it blends are rounded to whole ones
+    divisors: tuple[float, ...] = ()
+    beyond: tuple[float, ...] = ()
+    longest: int = 0
+    amplitude: float = 1.0
+
+    def __post_init__(self) -> None:
+        _one_of("the kind of rotary positions", self.kind, ("plain", "dynamic", "linear", "llama3", "yarn", "divided"))
+        for name in ("theta", "factor", "amplitude", "low", "high"):
+            _positive(f"rope {name}", getattr(self, name))
+        if self.dim % 2:
+            raise ValueError(f"an even number of dimensions must turn, got {self.dim}")
+        if self.kind in ("llama3", "yarn") and not self.original > 0:
+            raise ValueError(f"{self.kind} needs the length of the original context, got {self.original!r}")
 
 
 @dataclass(frozen=True)
@@ -20,7 +64,12 @@ class GPTConfig:
     """Every number that decides the shape of the network. Names are GPT-2's own.
 
     `head_dim * n_head` need not equal `n_embd`. With `n_kv_head < n_head`, consecutive query heads share a key/value
-    head. `mlp="gelu"` is GPT-2's tanh approximation; `"swiglu"` is silu(gate) * up.
+    head. Norms stand before attention and MLP, after them, or both. `mlp` is "gelu" (exact), "gelu_tanh" (GPT-2's),
+    "swiglu" silu(gate) * up, or "geglu" gelu_tanh(gate) * up. `qk_norm` is over each "head" or over "all" heads
+    together. Scores are q k^T * `scale` (0: 1 / sqrt(head_dim)), then softcap * tanh(scores / softcap) if there is a
+    `softcap`; `logit_softcap` does the same to logits. `windows` says per layer how many positions back a query looks,
+    itself included, 0 being all; windowed layers turn by `local_rope` if it is given. `unturned` layers do not turn.
+    `family` names the tensors in a Hugging Face folder (names.py) and computes nothing.
     """
 
     n_layer: int
@@ -33,11 +82,24 @@ class GPTConfig:
     vocab_size: int
     norm: Literal["layernorm", "rmsnorm"] = "rmsnorm"
     norm_eps: float = 1e-5
+    norm_place: Literal["before", "after", "both"] = "before"
     position: Literal["learned", "rope"] = "rope"
-    rope_theta: float = 10_000.0
-    mlp: Literal["gelu", "swiglu"] = "swiglu"
-    bias: bool = False
+    rope: Rope = Rope()
+    local_rope: Rope | None = None
+    unturned: tuple[int, ...] = ()
+    windows: tuple[int, ...] = ()
+    scale: float = 0.0
+    softcap: float = 0.0
+    logit_softcap: float = 0.0
+    qk_norm: Literal["none", "head", "all"] = "none"
+    mlp: Literal["gelu", "gelu_tanh", "swiglu", "geglu"] = "swiglu"
+    parallel: bool = False
+    qkv_bias: bool = False
+    out_bias: bool = False
+    mlp_bias: bool = False
+    embed_scale: float = 1.0
     tied: bool = True
+    family: str = "llama"
 
     def __post_init__(self) -> None:
         for field in fields(self):
@@ -46,152 +108,38 @@ class GPTConfig:
                 raise ValueError(f"{field.name} must be a positive whole number, got {value!r}")
         if self.n_head % self.n_kv_head:
             raise ValueError(f"n_head ({self.n_head}) must be a multiple of n_kv_head ({self.n_kv_head})")
-        if self.position == "rope" and self.head_dim % 2:
-            raise ValueError(f"head_dim must be even for rotary positions, got {self.head_dim}")
         _one_of("norm", self.norm, ("layernorm", "rmsnorm"))
+        _one_of("norm_place", self.norm_place, ("before", "after", "both"))
         _one_of("position", self.position, ("learned", "rope"))
-        _one_of("mlp", self.mlp, ("gelu", "swiglu"))
-        for name in ("norm_eps", "rope_theta"):
-            if not 0 < float(getattr(self, name)) < float("inf"):
-                raise ValueError(f"{name} must be a positive number, got {getattr(self, name)!r}")
+        _one_of("qk_norm", self.qk_norm, ("none", "head", "all"))
+        _one_of("mlp", self.mlp, ("gelu", "gelu_tanh", "swiglu", "geglu"))
+        for name in ("norm_eps", "embed_scale"):
+            _positive(name, getattr(self, name))
+        for name in ("scale", "softcap", "logit_softcap"):
+            if getattr(self, name) != 0:
+                _positive(name, getattr(self, name))
+        self._check_layers()
 
-    @classmethod
-    def from_hf(cls, config: dict[str, Any]) -> "GPTConfig":
-        """Translate the parsed config.json of a Hugging Face checkpoint.
+    def _check_layers(self) -> None:
+        if len(self.windows) not in (0, self.n_layer) or any(window < 0 for window in self.windows):
+            raise ValueError(f"windows must give one number from 0 on for each of {self.n_layer} layers")
+        for rope in filter(None, (self.rope, self.local_rope)):
+            if self.position == "rope" and (self.head_dim % 2 or rope.dim > self.head_dim):
+                raise ValueError(
+                    f"head_dim must be even for rotary positions, and at least {rope.dim}, got {self.head_dim}"
+                )
 
-        Raises UnsupportedModel for an architecture or a feature that is not expressed here, ValueError for a missing
-        key.
-        """
-        family = config.get("model_type")
-        if family not in _FROM_HF:
-            raise UnsupportedModel(_unsupported(family))
-        return _FROM_HF[family](config)
+    @property
+    def score_scale(self) -> float:
+        """What q k^T is multiplied by."""
+        return self.scale or self.head_dim**-0.5
 
-    @classmethod
-    def from_gguf(cls, fields: dict[str, Any]) -> "GPTConfig":
-        """Translate the metadata of a GGUF file, given as plain values. Raises as `from_hf` does."""
-        family = fields.get("general.architecture")
-        if family not in _FROM_GGUF:
-            raise UnsupportedModel(_unsupported(family))
-        return _FROM_GGUF[family](fields)
+    def window(self, layer: int) -> int | None:
+        """How many positions back, itself included, a query of a layer looks; None: all."""
+        return self.windows[layer] or None if self.windows else None
 
-
-def _one_of(name: str, value: str, allowed: tuple[str, ...]) -> None:
-    if value not in allowed:
-        raise ValueError(f"{name} must be one of {', '.join(allowed)}, got {value!r}")
-
-
-def _unsupported(family: object) -> str:
-    return f"the architecture {family!r} is not supported; supported are {', '.join(sorted(_FROM_HF))}"
-
-
-def _need(source: dict[str, Any], key: str) -> Any:
-    if source.get(key) is None:
-        raise ValueError(f"the checkpoint's configuration lacks {key!r}; is the file complete?")
-    return source[key]
-
-
-def _refuse_unless(source: dict[str, Any], key: str, allowed: tuple[Any, ...]) -> None:
-    if source.get(key, allowed[0]) not in allowed:
-        raise UnsupportedModel(f"{key} = {source[key]!r} is not supported (only {' or '.join(map(repr, allowed))})")
-
-
-def _gpt2_shape(n_layer: int, n_head: int, n_embd: int, **rest: Any) -> GPTConfig:
-    if n_embd % n_head:
-        raise ValueError(f"n_embd ({n_embd}) must be a multiple of n_head ({n_head})")
-    return GPTConfig(
-        n_layer=n_layer,
-        n_head=n_head,
-        n_kv_head=n_head,
-        n_embd=n_embd,
-        head_dim=n_embd // n_head,
-        norm="layernorm",
-        position="learned",
-        mlp="gelu",
-        bias=True,
-        **rest,
-    )
-
-
-def _gpt2_from_hf(c: dict[str, Any]) -> GPTConfig:
-    _refuse_unless(c, "activation_function", ("gelu_new", "gelu_pytorch_tanh"))
-    for key in ("scale_attn_by_inverse_layer_idx", "add_cross_attention"):
-        _refuse_unless(c, key, (False, None))
-    _refuse_unless(c, "scale_attn_weights", (True,))
-    n_embd = _need(c, "n_embd")
-    return _gpt2_shape(
-        _need(c, "n_layer"),
-        _need(c, "n_head"),
-        n_embd,
-        d_mlp=c.get("n_inner") or 4 * n_embd,
-        block_size=_need(c, "n_positions"),
-        vocab_size=_need(c, "vocab_size"),
-        norm_eps=c.get("layer_norm_epsilon", 1e-5),
-        tied=c.get("tie_word_embeddings", True),
-    )
-
-
-def _gpt2_from_gguf(f: dict[str, Any]) -> GPTConfig:
-    return _gpt2_shape(
-        _need(f, "gpt2.block_count"),
-        _need(f, "gpt2.attention.head_count"),
-        _need(f, "gpt2.embedding_length"),
-        d_mlp=_need(f, "gpt2.feed_forward_length"),
-        block_size=_need(f, "gpt2.context_length"),
-        vocab_size=_gguf_vocab(f, "gpt2"),
-        norm_eps=f.get("gpt2.attention.layer_norm_epsilon", 1e-5),
-    )
-
-
-def _llama_from_hf(c: dict[str, Any]) -> GPTConfig:
-    _refuse_unless(c, "hidden_act", ("silu",))
-    _refuse_unless(c, "attention_bias", (False,))
-    _refuse_unless(c, "mlp_bias", (False,))
-    rope = c.get("rope_parameters") or c.get("rope_scaling") or {}
-    if rope.get("rope_type", rope.get("type", "default")) != "default":
-        raise UnsupportedModel(f"rope scaling {rope.get('rope_type', rope.get('type'))!r} is not supported")
-    n_head, n_embd = _need(c, "num_attention_heads"), _need(c, "hidden_size")
-    return GPTConfig(
-        n_layer=_need(c, "num_hidden_layers"),
-        n_head=n_head,
-        n_kv_head=c.get("num_key_value_heads") or n_head,
-        n_embd=n_embd,
-        head_dim=c.get("head_dim") or n_embd // n_head,
-        d_mlp=_need(c, "intermediate_size"),
-        block_size=_need(c, "max_position_embeddings"),
-        vocab_size=_need(c, "vocab_size"),
-        norm_eps=c.get("rms_norm_eps", 1e-6),
-        rope_theta=float(rope.get("rope_theta") or c.get("rope_theta", 10_000.0)),
-        tied=c.get("tie_word_embeddings", False),
-    )
-
-
-def _llama_from_gguf(f: dict[str, Any]) -> GPTConfig:
-    if f.get("llama.rope.scaling.type", "none") != "none":
-        raise UnsupportedModel(f"rope scaling {f['llama.rope.scaling.type']!r} is not supported")
-    if f.get("llama.expert_count", 0):
-        raise UnsupportedModel("mixtures of experts are not supported")
-    n_head, n_embd = _need(f, "llama.attention.head_count"), _need(f, "llama.embedding_length")
-    head_dim = f.get("llama.attention.key_length") or n_embd // n_head
-    if f.get("llama.rope.dimension_count", head_dim) != head_dim:
-        raise UnsupportedModel("rotary positions over a part of the head are not supported")
-    return GPTConfig(
-        n_layer=_need(f, "llama.block_count"),
-        n_head=n_head,
-        n_kv_head=f.get("llama.attention.head_count_kv") or n_head,
-        n_embd=n_embd,
-        head_dim=head_dim,
-        d_mlp=_need(f, "llama.feed_forward_length"),
-        block_size=_need(f, "llama.context_length"),
-        vocab_size=_gguf_vocab(f, "llama"),
-        norm_eps=f.get("llama.attention.layer_norm_rms_epsilon", 1e-5),
-        rope_theta=float(f.get("llama.rope.freq_base", 10_000.0)),
-    )
-
-
-def _gguf_vocab(f: dict[str, Any], family: str) -> int:
-    return f.get(f"{family}.vocab_size") or len(_need(f, "tokenizer.ggml.tokens"))
-
-
-_FROM_HF = {"gpt2": _gpt2_from_hf, "llama": _llama_from_hf}
-_FROM_GGUF = {"gpt2": _gpt2_from_gguf, "llama": _llama_from_gguf}
+    def rope_of(self, layer: int) -> Rope | None:
+        """What turns a layer's queries and keys; None where nothing does."""
+        if self.position != "rope" or layer in self.unturned:
+            return None
+        return self.local_rope if self.local_rope and self.window(layer) else self.rope

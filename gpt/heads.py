@@ -136,7 +136,7 @@ def _read(reading: Reading, tokens: Sequence[int], start: int, end: int, message
         scores -= scores.amax(-1, keepdim=True)  # else entropy is a small difference of large numbers
         logsum = scores.logsumexp(-1)
         a = (scores - logsum[..., None]).exp_()
-        entropy = (logsum - (a * scores.clamp_min_(-1e30)).sum(-1)) / (rows + 1).float().log()
+        entropy = (logsum - (a * scores.clamp_min_(-1e30)).sum(-1)) / _largest_entropy(reading, layer, rows)
         repeated = (a.transpose(0, 1) @ masks).permute(2, 1, 0)  # (2, H, R)
         diagonal = a[..., start:end].diagonal(dim1=-2, dim2=-1)
         previous = a[..., start - 1 : end - 1].diagonal(dim1=-2, dim2=-1)
@@ -149,6 +149,12 @@ def _read(reading: Reading, tokens: Sequence[int], start: int, end: int, message
     ones[METRICS.index("induction")] = float(after.any(-1).sum())
     ones[METRICS.index("user")] = float(end - start) if message else 0.0
     return _Block(start, end, message, torch.stack(layers, dim=1).cpu(), ones)
+
+
+def _largest_entropy(reading: Reading, layer: int, rows: Tensor) -> Tensor:
+    """The logarithm of the number of keys that each of these rows, from 1 on, looks at; no row is divided by 0."""
+    keys = (rows + 1).clamp_max(reading.config.window(layer) or reading.length)
+    return keys.float().log().clamp_min(torch.finfo(torch.float32).tiny)
 
 
 def _occurrences(tokens: Tensor, start: int) -> tuple[Tensor, Tensor]:

@@ -25,9 +25,10 @@ __all__ = ["MIXES", "QUANTITIES", "Sight", "attention_pattern", "block_scores", 
            "rollout", "sight_rows"]  # fmt: skip
 
 QUANTITIES = ("weight", "rest", "score", "value")
-"""What a cell can show. weight: softmax(q k^T / sqrt(D)). rest: the weight without the first position, each row scaled
-to sum to 1. score: q k^T / sqrt(D), before the softmax. value: weight times the norm of the head's output for that key,
-||v W_o||: what the key adds to the residual stream."""
+"""What a cell can show. score: q k^T / sqrt(D), or what the model has for it (another scale, a soft-cap), before the
+softmax; -inf where a query does not look. weight: the softmax of that. rest: the weight without the first position,
+each row scaled to sum to 1. value: weight times the norm of the head's output for that key, ||v W_o||: what the key
+adds to the residual stream."""
 
 MIXES = ("mean", "max", "rollout")
 """How several heads become one picture."""
@@ -94,7 +95,7 @@ def attention_pattern(
 def sight_rows(
     session: Session, sight: Sight, rows: range, gram: Gram | None = None, rolled: Tensor | None = None
 ) -> Tensor:
-    """Rows of what is looked at, (R, rows.stop) float32 on the CPU; keys after the query are 0, -inf in scores.
+    """Rows of what is looked at, (R, rows.stop) float32 on the CPU; keys that a query does not see: 0, -inf in scores.
 
     `gram` is needed for the quantity "value", `rolled` is `rollout` up to the sight's layer, made when it is not given.
     Raises as `attention_pattern`.
@@ -171,12 +172,16 @@ def blocks_of_rows(start: int, stop: int, size: int = _ROWS) -> Iterator[tuple[i
 
 
 def block_scores(reading: Reading, layer: int, start: int, end: int) -> Tensor:
-    """Scores of rows start..end-1 of all heads of a layer, (H, R, end), -inf where a key comes after its query."""
+    """Scores of rows start..end-1 of all heads of a layer, (H, R, end), -inf where a query does not look."""
     return _scores(reading, layer, None, range(start, end), end)
 
 
 def _scores(reading: Reading, layer: int, heads: Sequence[int] | None, rows: Sequence[int], end: int) -> Tensor:
-    """q k^T / sqrt(D) over keys 0..end-1, -inf where a key comes after its query: (H', R, end) float32."""
+    """What the softmax is taken of, over keys 0..end-1: (H', R, end) float32.
+
+    q k^T / sqrt(D), or with the model's own scale and soft-cap; -inf where a key comes after its query, or too long
+    before it for the layer's window.
+    """
     use_all_threads()
     q, k = reading.queries[layer], reading.keys[layer, :, :end].float()
     H, group = q.shape[0], q.shape[0] // k.shape[0]
@@ -191,9 +196,15 @@ def _scores(reading: Reading, layer: int, heads: Sequence[int] | None, rows: Seq
     heads = range(H) if heads is None else heads
     q = q[list(heads)] if len(heads) != H or list(heads) != list(range(H)) else q
     k = k[[h // group for h in heads]]  # (H', end, D)
-    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(-1, -2), beta=0, alpha=1 / math.sqrt(q.shape[-1]))
-    future = torch.arange(end, device=q.device) > index[:, None]  # (R, end)
-    return scores.masked_fill_(future, -math.inf)
+    config = reading.config
+    scores = torch.baddbmm(q.new_empty(()), q, k.transpose(-1, -2), beta=0, alpha=config.score_scale)
+    if config.softcap:
+        scores.div_(config.softcap).tanh_().mul_(config.softcap)
+    keys, window = torch.arange(end, device=q.device), config.window(layer)
+    hidden = keys > index[:, None]  # (R, end)
+    if window is not None:
+        hidden |= keys <= (index - window)[:, None]
+    return scores.masked_fill_(hidden, -math.inf)
 
 
 def _check(name: str, wanted: Iterable[int], size: int) -> None:

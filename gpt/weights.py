@@ -5,9 +5,8 @@ nothing is ever unpickled. Sources: the GGUF specification, the `gguf` library (
 """
 
 import math
-import re
 import struct
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,8 +21,6 @@ from gpt.groups import GROUPED, Groups, groups_of
 
 __all__ = ["CheckpointError", "GGUFFile", "SafeTensors"]
 
-_PREFIX = re.compile(r"^(transformer|model)\.")
-_DERIVED = re.compile(r"h\.\d+\.attn\.(masked_)?bias|(layers\.\d+\.self_attn\.)?rotary_emb\.inv_freq")
 _DTYPES = ("F64", "F32", "F16", "BF16")
 _PIECE = 1 << 19  # numbers dequantised at once: few enough to need little memory, enough to keep threads busy
 _CODES = {
@@ -46,12 +43,10 @@ class CheckpointError(ValueError):
 
 
 class SafeTensors:
-    """One or several .safetensors files. Names lose the prefix that tells a whole model from its body.
+    """One or several .safetensors files. `named` gives each tensor its name here, or None to leave it out."""
 
-    Buffers that follow from the config (masks, rotary frequencies) are not listed.
-    """
-
-    def __init__(self, files: Iterable[Path]) -> None:
+    def __init__(self, files: Iterable[Path], named: Callable[[str], str | None] = lambda full: full) -> None:
+        self._named = named
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._places: dict[str, tuple[Any, str]] = {}
         for path in files:
@@ -63,8 +58,8 @@ class SafeTensors:
         except SafetensorError as error:
             raise CheckpointError(f"has a broken {path.name} ({error}); fetch it again") from error
         for full in file.keys():  # noqa: SIM118 (not a dict)
-            name, tensor = _PREFIX.sub("", full), file.get_slice(full)
-            if _DERIVED.fullmatch(name):
+            name, tensor = self._named(full), file.get_slice(full)
+            if name is None:
                 continue
             if tensor.get_dtype() not in _DTYPES:
                 raise CheckpointError(f"stores {name} as {tensor.get_dtype()}; use full precision or a GGUF")
@@ -72,7 +67,8 @@ class SafeTensors:
             self._places[name] = file, full
 
     def copy(self, name: str, out: Tensor, order: str = "plain", head_dim: int = 0) -> None:
-        """Copy a tensor into `out`. The order is "plain", or "transposed" for a matrix stored as (in, out).
+        """Copy a tensor into `out`. The order is "plain", "transposed" for a matrix stored as (in, out), or "by head"
+        where q, k and v of a head, head_dim rows each, come one after another.
 
         Raises CheckpointError when it cannot be read.
         """
@@ -81,6 +77,8 @@ class SafeTensors:
             tensor = file.get_tensor(full)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"holds {name}, which cannot be read ({error}); fetch it again") from error
+        if order == "by head":
+            out, tensor = out.unflatten(0, (3, -1, head_dim)), tensor.unflatten(0, (-1, 3, head_dim)).transpose(0, 1)
         out.copy_(tensor.T if order == "transposed" and tensor.dim() == 2 else tensor)
 
 

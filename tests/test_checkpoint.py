@@ -196,8 +196,11 @@ def test_pickled_weights_are_never_loaded(folder):
         (None, "has no config.json; give a whole checkpoint folder or a .gguf file"),
         ("{", "config.json that is not JSON"),
         ("[]", "not a JSON object"),
-        ('{"model_type": "mamba"}', "architecture 'mamba' is not supported; supported are gpt2, llama"),
-        ('{"model_type": "llama"}', "lacks 'num_attention_heads'"),
+        (
+            '{"model_type": "mamba"}',
+            "architecture 'mamba' is not supported; supported are gemma2, gemma3_text, gpt2, gpt_neox, llama",
+        ),
+        ('{"model_type": "llama"}', "lacks 'num_hidden_layers'"),
         ('{"model_type": "gpt2", "n_embd": 64, "n_layer": 2, "n_head": 0}', "cannot be used"),
     ],
 )
@@ -350,12 +353,13 @@ def test_the_head_is_tied_when_the_file_has_none(tmp_path):
     assert (tied.config.tied, untied.config.tied) == (True, False)
 
 
-def test_unit_rope_factors_are_ignored_and_others_refused(tmp_path):
+def test_rope_factors_divide_the_frequencies_and_ones_change_nothing(tmp_path):
     reference, ones = make_llama(), np.ones(8, np.float32)
     path = write_gguf(tmp_path / "ones.gguf", reference, rope_freqs__weight=ones)
     assert_same_logits(open_checkpoint(path), reference)
-    with pytest.raises(CheckpointError, match="scales its rotary frequencies"):
-        open_checkpoint(write_gguf(tmp_path / "scaled.gguf", reference, rope_freqs__weight=8 * ones))
+    reference.model.rotary_emb.inv_freq /= 8
+    path = write_gguf(tmp_path / "scaled.gguf", reference, rope_freqs__weight=8 * ones)
+    assert_same_logits(open_checkpoint(path), reference)
 
 
 def test_missing_left_over_and_misshapen_gguf_tensors_are_named(tmp_path):

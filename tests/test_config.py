@@ -2,29 +2,25 @@
 
 import pytest
 
-from gpt.config import GPTConfig, UnsupportedModel
+from gpt.config import Rope, UnsupportedModel
+from gpt.hf_config import config_from_hf
 
 LLAMA = dict(model_type="llama", num_hidden_layers=2, num_attention_heads=4, num_key_value_heads=2, hidden_size=32,
              intermediate_size=64, max_position_embeddings=128, vocab_size=100)  # fmt: skip
 
 
 def test_llama_config_is_translated():
-    config = GPTConfig.from_hf({**LLAMA, "rope_theta": 5e5, "rms_norm_eps": 1e-6, "tie_word_embeddings": True})
+    config = config_from_hf({**LLAMA, "rope_theta": 5e5, "rms_norm_eps": 1e-6, "tie_word_embeddings": True})
     assert (config.n_layer, config.n_head, config.n_kv_head, config.head_dim) == (2, 4, 2, 8)
-    assert (config.rope_theta, config.norm_eps, config.tied, config.norm) == (5e5, 1e-6, True, "rmsnorm")
+    assert (config.rope, config.norm_eps, config.tied, config.norm) == (Rope(5e5), 1e-6, True, "rmsnorm")
 
 
 def test_gpt2_config_is_translated():
-    config = GPTConfig.from_hf(
+    config = config_from_hf(
         {"model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 9}
     )
-    assert (config.d_mlp, config.head_dim, config.position, config.mlp, config.bias) == (
-        128,
-        8,
-        "learned",
-        "gelu",
-        True,
-    )
+    assert (config.d_mlp, config.head_dim, config.position, config.mlp) == (128, 8, "learned", "gelu_tanh")
+    assert config.qkv_bias and config.out_bias and config.mlp_bias
 
 
 @pytest.mark.parametrize(
@@ -32,21 +28,29 @@ def test_gpt2_config_is_translated():
     [
         ({"model_type": "mamba"}, "mamba"),
         ({"hidden_act": "gelu"}, "hidden_act"),
-        ({"attention_bias": True}, "attention_bias"),
-        ({"rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+        ({"rope_scaling": {"rope_type": "mrope", "factor": 4}}, "mrope"),
+        ({"partial_rotary_factor": 0.5}, "a part of the head"),
+        ({"quantization_config": {"quant_method": "awq"}}, r"quantised \(awq\); use full precision, or a GGUF"),
+        ({"model_type": "mistral", "layer_types": ["full_attention"] * 2}, "layer_types"),
+        ({"model_type": "qwen2", "layer_types": ["linear_attention"] * 2}, "linear_attention"),
+        ({"model_type": "gpt_neox", "hidden_act": "relu"}, "hidden_act"),
+        ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
+        ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
+        ({"model_type": "gemma3_text", "rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+        ({"model_type": "gpt2", "n_layer": 1, "scale_attn_weights": False}, "scale_attn_weights"),
     ],
 )
 def test_what_cannot_be_expressed_is_refused_by_name(changes, named):
     with pytest.raises(UnsupportedModel, match=named):
-        GPTConfig.from_hf({**LLAMA, **changes})
+        config_from_hf({**LLAMA, **changes})
 
 
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match="hidden_size"):
-        GPTConfig.from_hf({k: v for k, v in LLAMA.items() if k != "hidden_size"})
+        config_from_hf({k: v for k, v in LLAMA.items() if k != "hidden_size"})
 
 
 @pytest.mark.parametrize("changes", [{"num_hidden_layers": 0}, {"vocab_size": "many"}, {"rms_norm_eps": float("nan")}])
 def test_impossible_numbers_are_refused(changes):
     with pytest.raises(ValueError, match="must be a positive"):
-        GPTConfig.from_hf({**LLAMA, **changes})
+        config_from_hf({**LLAMA, **changes})

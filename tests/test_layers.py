@@ -8,6 +8,9 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
     {"config", "params", "vocabulary", "catalog", "groups", "threads"},
+    {"rope", "names", "hf_rope"},
+    {"families"},
+    {"hf_config", "gguf_config"},
     {"model", "tokenizer", "filters", "native", "weights"},
     {"quant"},
     {"fused"},
