@@ -74,7 +74,7 @@ VARIANTS: dict[str, tuple[str, dict]] = {
 GPT2_SHAPE = dict(vocab_size=VOCAB, n_embd=32, n_layer=3, n_head=4, n_positions=64, initializer_range=0.3)
 
 
-def made(variant: str) -> torch.nn.Module:
+def made(variant: str, **more: object) -> torch.nn.Module:
     """The random model of one of VARIANTS: float32, eager attention, no weight of a norm or bias left at 1 or 0."""
     import transformers
 
@@ -83,7 +83,7 @@ def made(variant: str) -> torch.nn.Module:
     config_class = getattr(transformers, "Gemma3TextConfig" if name == "Gemma3" else f"{name}Config")
     torch.manual_seed(0)
     model_class: Callable = getattr(transformers, f"{name}LMHeadModel" if name == "GPT2" else f"{name}ForCausalLM")
-    model = model_class(config_class(**{**shape, **changes}))
+    model = model_class(config_class(**{**shape, **changes, **more}))
     for parameter in model.parameters():
         if parameter.dim() == 1:
             parameter.data += 0.1 * torch.randn_like(parameter)

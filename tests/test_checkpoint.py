@@ -367,8 +367,8 @@ def test_missing_left_over_and_misshapen_gguf_tensors_are_named(tmp_path):
     extra, wrong = np.ones(32, np.float32), np.ones(63, np.float32)
     with pytest.raises(CheckpointError, match=r"lacks blk.1.attn_q.weight; it is incomplete"):
         open_checkpoint(write_gguf(tmp_path / "a.gguf", model, omit=["blk.1.attn_q.weight"])).model()
-    with pytest.raises(CheckpointError, match=r"holds blk.0.attn_q.bias, which this architecture lacks"):
-        open_checkpoint(write_gguf(tmp_path / "b.gguf", model, blk__0__attn_q__bias=extra)).model()
+    with pytest.raises(CheckpointError, match=r"holds blk.0.attn_q_norm.weight, which this architecture lacks"):
+        open_checkpoint(write_gguf(tmp_path / "b.gguf", model, blk__0__attn_q_norm__weight=extra)).model()
     path = write_gguf(tmp_path / "c.gguf", model, omit=["output_norm.weight"], output_norm__weight=wrong)
     with pytest.raises(CheckpointError, match=r"output_norm.weight of shape \(63,\), .* for \(64,\)"):
         open_checkpoint(path).model()

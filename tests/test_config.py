@@ -20,7 +20,7 @@ def test_gpt2_config_is_translated():
         {"model_type": "gpt2", "n_layer": 2, "n_head": 4, "n_embd": 32, "n_positions": 64, "vocab_size": 9}
     )
     assert (config.d_mlp, config.head_dim, config.position, config.mlp) == (128, 8, "learned", "gelu_tanh")
-    assert config.qkv_bias and config.out_bias and config.mlp_bias
+    assert (config.qkv_bias, config.out_bias, config.mlp_bias) == (True, True, True)
 
 
 @pytest.mark.parametrize(

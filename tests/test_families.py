@@ -33,6 +33,21 @@ def theirs(pair):
     return logits, patterns
 
 
+def read(model, pieces):
+    """A session that read TOKENS in pieces of these lengths, the rest one by one; the logits after each piece."""
+    session, runner, logits = Session(KVCache(model.config)), EagerRunner(model), []
+    session.rewrite(TOKENS.tolist())
+    for piece in (*pieces, *[1] * (LENGTH - sum(pieces))):
+        start = session.cache.length
+        logits.append(runner.run([(session.cache, session.tokens[start : start + piece])])[0])
+    return session, torch.stack(logits)
+
+
+def patterns_of(session):
+    """Every pattern, (L, H, T, T)."""
+    return torch.stack([attention_pattern(session, layer) for layer in range(session.cache.config.n_layer)])
+
+
 def assert_equal(logits, expected):
     torch.testing.assert_close(logits, expected, atol=1e-4, rtol=0)
 
@@ -45,11 +60,7 @@ def test_logits_equal_the_reference_with_and_without_a_cache(ours, theirs):
 
 @pytest.mark.parametrize("pieces", [(LENGTH,), (9, 13, 5), (1, 1)], ids=str)
 def test_patterns_and_logits_equal_the_reference_however_a_text_was_read(ours, theirs, pieces):
-    session, runner = Session(KVCache(ours.config)), EagerRunner(ours)
-    session.rewrite(TOKENS.tolist())
-    for piece in (*pieces, *[1] * (LENGTH - sum(pieces))):
-        start = session.cache.length
-        logits = runner.run([(session.cache, session.tokens[start : start + piece])])
-        assert_equal(logits[0], theirs[0][start + piece - 1])
-    for layer, expected in enumerate(theirs[1]):
-        torch.testing.assert_close(attention_pattern(session, layer), expected, atol=1e-5, rtol=0)
+    session, logits = read(ours, pieces)
+    ends = torch.tensor([*pieces, *[1] * (LENGTH - sum(pieces))]).cumsum(0) - 1
+    assert_equal(logits, theirs[0][ends])
+    torch.testing.assert_close(patterns_of(session), theirs[1], atol=1e-5, rtol=0)
