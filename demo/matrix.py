@@ -5,7 +5,7 @@ of TILE x TILE cells, at level 0 one cell a pair of tokens, at level k the large
 
 weight, rest   round(255 sqrt(x))
 value          round(255 sqrt(x / high))
-score          1 + round(254 (x - low) / (high - low)); 0 where a key comes after its query
+score          1 + round(254 (x - low) / (high - low)); 0 where a query does not look
 difference     128 + round(127 sign(x) sqrt(|x| / high))
 
 So a byte says about 1/255 of the root; exact values are asked for by the row. The first key stands apart in every
@@ -96,13 +96,13 @@ class Matrix:
         return "difference" if self.minus else self.sight.what
 
     def exact(self, rows: range) -> np.ndarray:
-        """Rows as they are, (R, rows.stop) float32; 0 where a key comes after its query, -inf in scores."""
+        """Rows as they are, (R, rows.stop) float32; 0 where a query does not look, -inf in scores."""
         (values, *others) = [
             sight_rows(session, sight, rows, self.gram, self.rolled).numpy() for session, sight in self._parts()
         ]
         for other in others:
-            with np.errstate(invalid="ignore"):  # -inf less -inf
-                values = np.nan_to_num(values - other, nan=0.0)
+            with np.errstate(invalid="ignore"):  # -inf less -inf, or less a score of a head that looks further back
+                values = np.nan_to_num(values - other, nan=0.0, posinf=0.0, neginf=0.0)
         return values
 
     def overview(self) -> Overview:

@@ -65,8 +65,8 @@ matrix = {calls}
 {masked}print(matrix.shape)  # matrix[i, j] is what token ROWS[0] + i reads of token COLUMNS[0] + j
 """
 
-MASKED_SCORE = "matrix[np.isnan(matrix)] = -np.inf  # the key comes after the query\n"
-MASKED_DIFFERENCE = "matrix = np.nan_to_num(matrix, nan=0.0)  # the key comes after the query\n"
+MASKED_SCORE = "matrix[np.isnan(matrix)] = -np.inf  # the query does not look there\n"
+MASKED_DIFFERENCE = "matrix = np.nan_to_num(matrix, nan=0.0)  # the query does not look there\n"
 
 
 def _assigned(name: str, tokens: list[int]) -> str:

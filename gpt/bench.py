@@ -95,7 +95,7 @@ class KeysAndValues(KVCache):
         _, keys, values, *_ = self._buffers
         for buffer, new in ((keys, k), (values, v)):
             buffer[layer, :, start:end] = new[0]
-        return [(q, keys[None, layer, :, :end], values[None, layer, :, :end], self._mask, self._causal)]
+        return [self._segment(layer, q, keys[layer, :, :end], values[layer, :, :end])]
 
 
 def queries_cost(program: Glassbox, prompts: Iterator[list[int]], n: int, rounds: int) -> float:

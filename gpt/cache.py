@@ -150,8 +150,12 @@ class KVCache:
         queries[layer, :, kept - first : end - first] = q[0, :, kept - start :]
         keys[layer, :, start:end] = k[0]
         values[layer, :, start:end] = v[0]
-        looked, mask, causal = self._sights[self.config.windows[layer] if self.config.windows else 0]
-        return [(q, keys[None, layer, :, looked:end], values[None, layer, :, looked:end], mask, causal)]
+        return [self._segment(layer, q, keys[layer, :, :end], values[layer, :, :end])]
+
+    def _segment(self, layer: int, q: Tensor, keys: Tensor, values: Tensor) -> Segment:
+        """New q (1, H, n, D) with what they look at of a layer's keys and values (G, S, D)."""
+        first, mask, causal = self._sights[self.config.windows[layer] if self.config.windows else 0]
+        return q, keys[None, :, first:], values[None, :, first:], mask, causal
 
     def keep(self, hidden: Tensor) -> None:
         """Write the hidden states (1, n, C) of the new positions."""

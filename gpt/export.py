@@ -31,17 +31,23 @@ from gpt.tokenizer import Tokenizer
 __all__ = ["FORMATS", "FORMULA", "METRIC_DEFINITIONS", "Shown", "Text", "definition", "facts", "text_of",
            "write_everything"]  # fmt: skip
 
-FORMAT, VERSION = "glassbox attention", 1
+FORMAT, VERSION = "glassbox attention", 2
 PATTERN_BYTES = 64 << 20  # what all patterns of a session may take, to be written beside what they are derived from
 
 Values = dict[str, Any]
 
 DEFINITIONS = {
-    "weight": "softmax(q k^T / sqrt(D)) over the keys up to the query",
-    "rest": "softmax(q k^T / sqrt(D)) without the first position, each row scaled to sum to 1",
-    "score": "q k^T / sqrt(D), before the softmax; -inf (null in JSON) where the key comes after the query",
-    "value": "softmax(q k^T / sqrt(D)) times the norm of the head's output for that key, ||v W_o||",
+    "weight": "softmax(q k^T * scale) over the keys that the query looks at",
+    "rest": "softmax(q k^T * scale) without the first position, each row scaled to sum to 1",
+    "score": "q k^T * scale, before the softmax; -inf (null in JSON) where the query does not look",
+    "value": "softmax(q k^T * scale) times the norm of the head's output for that key, ||v W_o||",
 }
+TERMS = {
+    "scale": "what q k^T is multiplied by",
+    "softcap": "if it is not 0, softcap * tanh(q k^T * scale / softcap) takes the place of q k^T * scale",
+    "windows": "(layer): how many positions up to itself a query looks at, 0: all up to itself",
+}
+"""What every file says of the model's scores, beside q and k."""
 MIX_DEFINITIONS = {
     "mean": "the mean of these heads",
     "max": "the largest of these heads, cell by cell",
@@ -66,9 +72,11 @@ def pattern(file, layer, head):
     "Attention weights (rows, keys) of one head; row 0 is that of position first_query."
     q = file["queries"][layer, head].astype("f4")
     k = file["keys"][layer, head * file["keys"].shape[1] // file["queries"].shape[1]].astype("f4")
-    scores = q @ k.T / q.shape[1] ** 0.5
-    position = int(file["first_query"]) + np.arange(len(q))
-    scores[np.arange(len(k)) > position[:, None]] = -np.inf
+    scores = q @ k.T * np.float32(file["scale"])
+    if file["softcap"]:
+        scores = np.tanh(scores / np.float32(file["softcap"])) * np.float32(file["softcap"])
+    ago = int(file["first_query"]) + np.arange(len(q))[:, None] - np.arange(len(k))
+    scores[(ago < 0) | (ago >= (file["windows"][layer] or len(k)))] = -np.inf
     weights = np.exp(scores - scores.max(1, keepdims=True))
     return weights / weights.sum(1, keepdims=True)
 """.strip()
@@ -110,7 +118,14 @@ def text_of(branch: Branch, tokenizer: Tokenizer, end: int) -> Text:
 def facts(model: str, config: GPTConfig) -> Values:
     """What every file says of itself and of the model."""
     names = ("n_layer", "n_head", "n_kv_head", "head_dim")
-    return {"format": FORMAT, "version": VERSION, "model": model, **{name: getattr(config, name) for name in names}}
+    shape = {name: getattr(config, name) for name in names} | _terms(config)
+    return {"format": FORMAT, "version": VERSION, "model": model, **shape, "terms": TERMS}
+
+
+def _terms(config: GPTConfig) -> Values:
+    """What is in TERMS."""
+    windows = [config.window(layer) or 0 for layer in range(config.n_layer)]
+    return {"scale": config.score_scale, "softcap": config.softcap, "windows": windows}
 
 
 def definition(sight: Sight, minus: Sight | None = None) -> str:
@@ -181,9 +196,9 @@ def write_everything(path: Path, session: Session, tokenizer: Tokenizer, known: 
 
     tokens, texts, roles (S,); logprob, rank, entropy (S,) float32, NaN where a token was given; queries (L, H, S -
     first_query, D), keys and values (L, G, S, D) in the cache's own type, bfloat16 as float32; head_<metric> (L, H)
-    float32; first_query; patterns (L, H, S - first_query, S) float16 if they fit into 64 MB; metadata, which is JSON:
-    `known` and what the arrays are. The session must stay as it is meanwhile. Raises ValueError when nothing was read
-    yet, OSError when the file cannot be written.
+    float32; first_query; scale, softcap, windows (L,), see TERMS; patterns (L, H, S - first_query, S) float16 if they
+    fit into 64 MB; metadata, which is JSON: `known` and what the arrays are. The session must stay as it is meanwhile.
+    Raises ValueError when nothing was read yet, OSError when the file cannot be written.
     """
     reading = session.cache.reading()
     if not reading.length:
@@ -195,6 +210,7 @@ def write_everything(path: Path, session: Session, tokenizer: Tokenizer, known: 
         **_record_arrays(session.current, reading.length),
         **{f"head_{name}": metric.numpy() for name, metric in HeadMetrics().update(session).items()},
         "first_query": np.array(reading.first),
+        **{name: np.array(value) for name, value in _terms(reading.config).items()},
         "metadata": _json({**known, **_everything_facts(patterns is not None)}),
     }
     with zipfile.ZipFile(path, "w") as archive:
@@ -253,6 +269,7 @@ def _everything_facts(patterns: bool) -> Values:
         "queries": "(layer, head, position - first_query, dimension), after the rotation by position",
         "keys, values": "(layer, key/value head, position, dimension); head h uses h * (key/value heads) // (heads)",
         **{f"head_{name}": f"(layer, head): {METRIC_DEFINITIONS[name]}" for name in METRICS},
+        **TERMS,
         **({"patterns": "(layer, head, query position - first_query, key position): weights, rounded to float16"}
            if patterns else {}),
     }  # fmt: skip

@@ -80,7 +80,7 @@ def test_the_metadata_say_what_is_shown(page):
     assert (metadata["heads"], metadata["mix"], metadata["what"]) == (SEVERAL, "max", "score")
     assert (metadata["rows"], metadata["columns"]) == ([1, 3], [0, len(page.session.tokens)])
     assert (metadata["model"], metadata["branch"], metadata["minus"]) == ("tiny", 0, None)
-    assert metadata["definition"].startswith("q k^T / sqrt(D)")
+    assert metadata["definition"].startswith("q k^T * scale")
     assert data["values"][0][2:] == [None] * (len(page.session.tokens) - 2)
 
 

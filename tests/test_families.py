@@ -1,11 +1,17 @@
 """Every family computes what transformers computes: logits and every pattern of attention, read at once or in steps."""
 
+import json
+
+import numpy as np
 import pytest
 import torch
 
+from demo.matrix import Matrix
 from gpt.cache import KVCache
 from gpt.checkpoint import open_checkpoint
-from gpt.interp import attention_pattern
+from gpt.export import facts, write_everything
+from gpt.heads import HeadMetrics
+from gpt.interp import Sight, attention_pattern, sight_rows
 from gpt.runner import EagerRunner
 from gpt.session import Session
 from tests.families import LENGTH, TOKENS, VARIANTS, answers, made
@@ -64,3 +70,54 @@ def test_patterns_and_logits_equal_the_reference_however_a_text_was_read(ours, t
     ends = torch.tensor([*pieces, *[1] * (LENGTH - sum(pieces))]).cumsum(0) - 1
     assert_equal(logits, theirs[0][ends])
     torch.testing.assert_close(patterns_of(session), theirs[1], atol=1e-5, rtol=0)
+
+
+# ---- what is made of patterns ------------------------------------------------------------------------------
+
+ODD = ("gemma2", "qwen3, windows, yarn", "smollm3, windows")
+
+
+@pytest.fixture(scope="module", params=ODD)
+def odd(request, tmp_path_factory):
+    """A session of a model with windows, one of them of a single position, or with soft-caps, and its patterns."""
+    reference, folder = made(request.param), tmp_path_factory.mktemp("odd")
+    reference.save_pretrained(folder)
+    return read(open_checkpoint(folder).model(), (9, 13))[0], answers(reference)[1]
+
+
+def test_a_file_of_everything_derives_the_same_patterns_with_numpy_alone(odd, tokenizer, tmp_path):
+    session, expected = odd
+    path = tmp_path / "everything.npz"
+    write_everything(path, session, tokenizer, facts("tiny", session.cache.config))
+    with np.load(path, allow_pickle=False) as file:
+        scope = {"np": np}
+        exec(json.loads(str(file["metadata"]))["pattern"], scope)
+        made = [[scope["pattern"](file, layer, head) for head in range(4)] for layer in range(3)]
+    np.testing.assert_allclose(np.array(made), expected.numpy(), atol=1e-5)
+
+
+def test_metrics_of_heads_are_those_of_the_patterns(odd):
+    session, expected = odd
+    metrics = HeadMetrics().update(session)
+    rows = torch.arange(1, LENGTH)
+    seen = torch.stack([(rows + 1).clamp_max(session.cache.config.window(i) or LENGTH) for i in range(3)])
+    weights = expected[:, :, 1:]
+    entropy = -(weights * weights.clamp_min(1e-30).log()).sum(-1) / seen[:, None].log()
+    torch.testing.assert_close(metrics["entropy"], entropy.nan_to_num(0.0).mean(-1), atol=1e-4, rtol=0)
+    torch.testing.assert_close(metrics["first"], weights[..., 0].mean(-1), atol=1e-5, rtol=0)
+
+
+def test_scores_are_not_finite_where_a_window_ends(odd):
+    session, expected = odd
+    for layer in range(3):
+        scores = sight_rows(session, Sight(((layer, 1),), what="score"), range(LENGTH))
+        assert torch.equal(scores.isfinite(), expected[layer, 1] > 0)
+        torch.testing.assert_close(scores.softmax(-1), expected[layer, 1], atol=1e-5, rtol=0)
+
+
+def test_a_difference_of_scores_is_nothing_where_only_one_head_looks(odd):
+    session, _ = odd
+    near, far = (next(i for i in range(3) if bool(session.cache.config.window(i)) == windowed) for windowed in (1, 0))
+    parts = [Sight(((layer, 0),), what="score") for layer in (near, far)]
+    matrix = Matrix(session, parts[0], None, (session, parts[1]))
+    assert np.abs(matrix.exact(range(LENGTH))).max() < 100
