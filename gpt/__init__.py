@@ -69,7 +69,7 @@ def load(
             raise ValueError(f"quantised needs {obstacle}; give another dtype")
         quantised, wanted = not obstacle, torch.float32 if place.type == "cpu" else torch.bfloat16
     engine = Engine(checkpoint.model(place, wanted, quantised), tokenizer, chat, checkpoint.name)
-    engine.query_bytes = query_bytes
+    engine.query_bytes, engine.source = query_bytes, checkpoint.path
     return engine
 
 

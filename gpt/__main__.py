@@ -32,6 +32,9 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--json", action="store_true", help="one TokenEvent per line instead of text")
     parser.add_argument("--save", metavar="FILE", help="save the conversation, every record included")
     parser.add_argument("--replay", metavar="FILE", help="open a saved conversation and repeat every draw of it")
+    parser.add_argument(
+        "--save-model", metavar="FOLDER", help="write the model in Hugging Face layout, and say nothing"
+    )
     add_options(parser)
     return parser.parse_args(argv)
 
@@ -40,7 +43,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = parse(argv)
     try:
-        for piece in _repeated(args) if args.replay else _replies(args):
+        for piece in _saved(args) if args.save_model else _repeated(args) if args.replay else _replies(args):
             print(piece, end="", flush=True)
     except BrokenPipeError:  # the reader of our pipe has seen enough
         sys.stderr.close()
@@ -110,6 +113,13 @@ def _repeated(args: argparse.Namespace) -> Iterator[str]:
     for number in session.branches:
         session.switch(number)
         yield f"branch {number}: all {replay(engine, session)} draws came out again\n"
+
+
+def _saved(args: argparse.Namespace) -> Iterator[str]:
+    from gpt.save import save
+
+    save(load(args.model, args.device, args.dtype, _progress), args.save_model)
+    yield f"{args.model} was written to {args.save_model}\n"
 
 
 def _prompt(given: str | None) -> str:

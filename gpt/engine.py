@@ -9,6 +9,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -62,6 +63,7 @@ class Engine:
         self.lexicon = Lexicon(tokenizer, self.config.vocab_size)
         self.chooser = Chooser(tokenizer, self.lexicon, self.config.block_size)
         self.query_bytes: int | None = None
+        self.source: Path | None = None  # the checkpoint that the model was read from
         self._grams: dict[int, Tensor] = {}
         self._lock = threading.Lock()
         self._waiting: list[_Turn] = []

@@ -1,4 +1,4 @@
-"""Fixtures: tiny models of both families with random weights, a byte tokenizer with a template, an engine of them."""
+"""Fixtures: tiny models of three families with random weights, a byte tokenizer with a template, an engine of them."""
 
 import os
 
@@ -97,7 +97,7 @@ def loaded(reference, folder):
 
 def reference_models(vocab_size: int, positions: int) -> dict:
     """family -> a random transformers model."""
-    from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+    from transformers import Gemma2Config, Gemma2ForCausalLM, GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
     torch.manual_seed(0)
     return {
@@ -109,6 +109,11 @@ def reference_models(vocab_size: int, positions: int) -> dict:
             LlamaConfig(vocab_size=vocab_size, max_position_embeddings=positions, hidden_size=36, num_hidden_layers=3,
                         num_attention_heads=6, num_key_value_heads=2, head_dim=8, intermediate_size=40,
                         rope_theta=5000.0, initializer_range=0.3)
+        ),
+        "gemma2": Gemma2ForCausalLM(
+            Gemma2Config(vocab_size=vocab_size, max_position_embeddings=positions, hidden_size=32, num_hidden_layers=3,
+                         num_attention_heads=4, num_key_value_heads=2, head_dim=12, intermediate_size=40,
+                         query_pre_attn_scalar=20, sliding_window=9, attn_logit_softcapping=3.0, initializer_range=0.3)
         ),
     }  # fmt: skip
 

@@ -15,7 +15,7 @@ from tests.conftest import random_model
 from tests.page import NO_END, Page
 
 TOKENS = torch.randint(0, 101, (40,), generator=torch.Generator().manual_seed(2)).tolist()
-FAMILIES = ["gpt2", "llama"]
+FAMILIES = ["gpt2", "llama", "gemma2"]  # the last with windows and soft-caps
 
 
 def session_of(model, prompt: int, steps: int, tokens=TOKENS, query_bytes=None) -> Session:
@@ -201,7 +201,7 @@ def test_a_rollout_needs_every_row(bounded):
 
 
 def by_hand(model, session, layer, head, what) -> torch.Tensor:
-    """A head's rows from the definitions, with loops; 0 where a key comes after its query, -inf in scores."""
+    """A head's rows from the definitions, with loops; 0 where a query does not look, -inf in scores."""
     cache, config = session.cache, model.config
     dim, group = config.head_dim, config.n_head // config.n_kv_head
     queries = cache.queries()[layer, head].tolist()
@@ -209,7 +209,11 @@ def by_hand(model, session, layer, head, what) -> torch.Tensor:
     out = model.blocks[layer].attn.out.weight[:, head * dim : (head + 1) * dim].tolist()  # (C, D)
     rows = torch.full((len(queries), len(keys)), -math.inf if what == "score" else 0.0)
     for i, q in enumerate(queries):
-        scores = [sum(a * b for a, b in zip(q, k, strict=True)) / math.sqrt(dim) for k in keys[: i + 1]]
+        scores = [sum(a * b for a, b in zip(q, k, strict=True)) * config.score_scale for k in keys[: i + 1]]
+        if config.softcap:
+            scores = [config.softcap * math.tanh(score / config.softcap) for score in scores]
+        if config.window(layer):
+            scores = [score if j > i - config.window(layer) else -math.inf for j, score in enumerate(scores)]
         if what == "score":
             cells = scores
         else:

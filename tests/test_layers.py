@@ -22,7 +22,7 @@ ORDER = [  # a module may import those before it
     {"heads"},
     {"export"},
     {"engine"},
-    {"record", "options", "bench_peers", "bench_sampling", "bench_attention", "bench_sessions"},
+    {"record", "save", "options", "bench_peers", "bench_sampling", "bench_attention", "bench_sessions"},
     {"__init__"},
     {"__main__", "bench"},
 ]

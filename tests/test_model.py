@@ -5,7 +5,7 @@ import torch
 
 from gpt.cache import KVCache, PackedCaches
 
-FAMILIES = ("gpt2", "llama")
+FAMILIES = ("gpt2", "llama", "gemma2")
 TOKENS = torch.randint(0, 101, (30,), generator=torch.Generator().manual_seed(1))
 
 
