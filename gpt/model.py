@@ -117,7 +117,7 @@ class Attention(nn.Module):
         if angles is not None:
             qk = rotate(qk, *angles)
         q, k = qk.split((self.n_head, self.n_kv_head), dim=1)
-        segments = [self._alone(q, k, v)] if cache is None else cache.append(layer, q, k, v)
+        segments = [self.alone(q, k, v)] if cache is None else cache.append(layer, q, k, v)
         z = [attend(*segment, self.scale, self.softcap) for segment in segments]  # each (B, H, t, D)
         z = z[0] if len(z) == 1 else torch.cat(z, dim=2)  # (B, H, T, D)
         return self.out(z.transpose(1, 2).reshape(B, T, -1))
@@ -131,7 +131,7 @@ class Attention(nn.Module):
         )
         return torch.cat((q, k, v), dim=2)
 
-    def _alone(self, q: Tensor, k: Tensor, v: Tensor) -> Segment:
+    def alone(self, q: Tensor, k: Tensor, v: Tensor) -> Segment:
         """A whole text that attends to itself."""
         T = q.shape[2]
         if self.window is None or self.window >= T:

@@ -14,9 +14,10 @@ from itertools import accumulate
 import torch
 from torch import Tensor, nn
 
+from gpt.bindings import Matrix
 from gpt.groups import Groups
 from gpt.model import RMSNorm
-from gpt.native import Matrix, kernels
+from gpt.native import kernels
 
 __all__ = [
     "HalfLinear",

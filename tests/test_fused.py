@@ -10,12 +10,12 @@ from torch import Tensor, nn
 
 from gpt.cache import KVCache, PackedCaches
 from gpt.checkpoint import open_checkpoint
-from gpt.config import GPTConfig
+from gpt.config import GPTConfig, Rope
 from gpt.fused import FusedBlock, fuse_blocks
 from gpt.groups import Groups
-from gpt.model import GPT, Block, Rotary
+from gpt.model import GPT, Block
 from gpt.native import kernels
-from gpt.quant import QuantLinear, StackedLinear
+from gpt.quant import linear_of
 from tests.test_checkpoint import make_gpt2, make_llama, write_gguf
 
 
@@ -75,36 +75,84 @@ def test_what_the_kernels_cannot_compute_stays_as_it_is(tmp_path):
     assert kinds_of(open_checkpoint(tmp_path / "gpt2.gguf").model(quantised=True)) == [Block] * 2
 
 
+OPTIONS = {
+    "plain": {},
+    "biases": dict(qkv_bias=True, out_bias=True, mlp_bias=True),
+    "norms of heads": dict(qk_norm="head"),
+    "norms on both sides": dict(norm_place="both"),
+    "geglu": dict(mlp="geglu"),
+    "part of a head turns": dict(rope=Rope(dim=8, theta=100.0)),
+    "no rotation": dict(unturned=(0,)),
+    "window": dict(windows=(3,)),
+    "scale": dict(scale=0.7),
+    "soft-cap": dict(softcap=2.0),
+    "Gemma's": dict(mlp="geglu", norm_place="both", qk_norm="head", windows=(5,), scale=0.1, n_kv_head=1),
+}
+
+
+def random_block(**options: object) -> tuple[GPT, tuple[Tensor, Tensor] | None]:
+    """A model of one block with packed matrices of every kind, and its angles for 9 positions."""
+    torch.manual_seed(0)
+    shape = dict(n_layer=1, n_head=4, n_kv_head=4, n_embd=64, head_dim=24, d_mlp=96, block_size=64, vocab_size=9)
+    config = GPTConfig(**shape | options)
+    model = GPT(config)
+    for parameter in model.parameters():
+        parameter.data.normal_(0, 0.5)
+    block = model.blocks[0]
+    if config.mlp_bias:
+        block.mlp.up.bias.data[:96] *= 200  # gates that are wide open, and shut
+    parts = [(4, 32), (8, 16), (8, 32)] if config.n_kv_head == 4 else [(4, 32)]
+    block.attn.qkv = random_linear(block.attn.qkv, *parts)
+    block.attn.out, block.mlp.down = random_linear(block.attn.out, (8, 32)), random_linear(block.mlp.down, (16, 0))
+    block.mlp.up = random_linear(block.mlp.up, (8, 16), (4, 32))
+    return model, model._angles(torch.arange(9), torch.float32)[0]
+
+
 def random_linear(old: nn.Linear, *kinds: tuple[int, int]) -> nn.Module:
     """Random matrices of (bits, group) in the place of one: each an equal part of its outputs."""
     out, parts = old.out_features // len(kinds), []
     for bits, group in kinds:
+        if bits == 16:
+            parts.append(torch.randn(out, old.in_features).bfloat16() / old.in_features**0.5)
+            continue
         codes = torch.randint(0, 2**bits, (out, old.in_features), dtype=torch.uint8)
         scale = torch.rand(out, old.in_features // group) / 2**bits / old.in_features**0.5
         parts.append(Groups(codes, scale, -scale * 2 ** (bits - 1), bits))
-    return QuantLinear(parts[0], old.bias) if len(parts) == 1 else StackedLinear(parts, old.bias)
+    return linear_of(parts, old.bias)
 
 
-@pytest.mark.parametrize("rows", [1, 7])
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
 @torch.inference_mode()
-def test_biases_large_numbers_and_parts_of_every_kind(rows):
-    torch.manual_seed(0)
-    config = GPTConfig(n_layer=1, n_head=4, n_kv_head=4, n_embd=64, head_dim=24, d_mlp=96, block_size=64, vocab_size=9,
-                       bias=True)  # fmt: skip
-    model = GPT(config)
-    block = model.blocks[0]
-    for parameter in model.parameters():
-        parameter.data.normal_(0, 0.5)
-    block.mlp.up.bias.data[:96] *= 200  # gates that are wide open, and shut
-    block.attn.qkv = random_linear(block.attn.qkv, (4, 32), (8, 16), (8, 32))
-    block.attn.out, block.mlp.down = random_linear(block.attn.out, (8, 32)), random_linear(block.mlp.down, (4, 32))
-    block.mlp.up = random_linear(block.mlp.up, (8, 16), (4, 32))
-    angles = Rotary(config).angles(torch.arange(rows))
-    x = torch.randn(1, rows, 64)
-    expected = block(x, angles, 0, None)
+def test_every_option_of_a_block_is_what_its_parts_make_of_it(options):
+    model, angles = random_block(**options)
+    x = torch.randn(1, 9, 64)
+    expected = model.blocks[0](x, angles, 0, None)
     fuse_blocks(model)
     assert kinds_of(model) == [FusedBlock]
     torch.testing.assert_close(model.blocks[0](x, angles, 0, None), expected, rtol=1e-5, atol=1e-5)
+    cache = KVCache(model.config)
+    for i in range(9):
+        cache.reserve(1)
+        here = angles and tuple(angle[..., i : i + 1, :] for angle in angles)
+        row = model.blocks[0](x[:, i : i + 1], here, 0, cache)
+        cache.keep(row)
+        cache.advance(1)
+        torch.testing.assert_close(row, expected[:, i : i + 1], rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [dict(norm="layernorm"), dict(norm_place="after"), dict(parallel=True), dict(mlp="gelu"), dict(qk_norm="all")],
+    ids=str,
+)
+def test_blocks_of_another_make_stay_as_they_are(options):
+    shape = dict(n_layer=1, n_head=4, n_kv_head=4, n_embd=96, head_dim=24, d_mlp=96, block_size=64, vocab_size=9)
+    model = GPT(GPTConfig(**shape | options))
+    block = model.blocks[0]
+    for parent, name in ((block.attn, "qkv"), (block.attn, "out"), (block.mlp, "up"), (block.mlp, "down")):
+        setattr(parent, name, random_linear(getattr(parent, name), (4, 32)))
+    fuse_blocks(model)
+    assert kinds_of(model) == [Block]
 
 
 # ---- attention -------------------------------------------------------------------------------------------------------

@@ -8,6 +8,8 @@ import pytest
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
     {"config", "params", "vocabulary", "catalog", "groups", "threads"},
+    {"bindings"},
+    {"selfcheck"},
     {"rope", "names", "hf_rope"},
     {"families"},
     {"hf_config", "gguf_config"},

@@ -10,8 +10,9 @@ import pytest
 import torch
 
 from gpt import native
+from gpt.bindings import Kernels
 from gpt.groups import Groups
-from gpt.native import Kernels, kernels
+from gpt.native import kernels
 from gpt.quant import QuantLinear
 from gpt.threads import all_threads, one_thread, use_all_threads
 
@@ -82,7 +83,8 @@ def test_the_compiler_that_is_asked_for_comes_first(tmp_path, monkeypatch):
         ("attention.h", "sum += weight * part", "sum += part"),
         ("attention.h", "read[r].sum * before", "read[r].sum"),
         ("kernels.c", "- b * sin[i]", "+ b * sin[i]"),
-        ("kernels.c", "sums, x, y, rows, dim", "sums, 0, y, rows, dim"),
+        ("kernels.c", "norm ? 0 : x", "0"),
+        ("kernels.c", "0.044715f", "0.05f"),
     ],
 )
 def test_kernels_that_compute_something_else_are_not_used(tmp_path, monkeypatch, file, right, wrong):

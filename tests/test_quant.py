@@ -184,7 +184,9 @@ HALVES = (torch.float16, torch.bfloat16)
 def numbers_of(dtype: torch.dtype, out: int = OUT) -> Tensor:
     """A matrix of 16-bit numbers, the smallest and the largest among them."""
     numbers = torch.randn(out, IN).to(dtype)
-    numbers[0, :4] = torch.tensor([torch.finfo(dtype).smallest_normal, 1e-7, -0.0, torch.finfo(dtype).max / 8]).to(dtype)
+    numbers[0, :4] = torch.tensor([torch.finfo(dtype).smallest_normal, 1e-7, -0.0, torch.finfo(dtype).max / 8]).to(
+        dtype
+    )
     numbers[-1, :2] = -numbers[0, :2] / 2
     return numbers
 
