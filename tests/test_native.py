@@ -88,6 +88,8 @@ def test_the_compiler_that_is_asked_for_comes_first(tmp_path, monkeypatch):
     ],
 )
 def test_kernels_that_compute_something_else_are_not_used(tmp_path, monkeypatch, file, right, wrong):
+    monkeypatch.setattr(native, "_COMPILERS", ("cc",))
+    monkeypatch.setattr(native, "_FLAGS", ("-O1", *native._FLAGS[1:]))
     shutil.copytree(native.SOURCES, tmp_path / "kernels-text")
     text = (native.SOURCES / file).read_text("utf-8")
     assert text.count(right) == 1
