@@ -55,6 +55,7 @@ class KVCache:
     Queries (L, H, S - first, D), keys and values (L, G, S, D), hidden states after the last norm (S, C). `reads` are
     the positions at which each read of one or more tokens began: the same reads give the same numbers, bit for bit.
     `query_bytes` bounds what the queries may take, reserved space included: of a longer text, the last ones are kept.
+    `changes` grows whenever positions come or go.
     """
 
     def __init__(
@@ -65,7 +66,7 @@ class KVCache:
         query_bytes: int | None = None,
     ) -> None:
         self.config = config
-        self.length = 0
+        self.length = self.changes = 0
         self.reads: list[int] = []
         heads = (config.n_head, config.n_kv_head, config.n_kv_head)
         shapes = [*((config.n_layer, h, 0, config.head_dim) for h in heads), (1, 1, 0, config.n_embd)]
@@ -166,6 +167,7 @@ class KVCache:
         if n:
             self.reads.append(self.length)
             self.length += n
+            self.changes += 1
 
     def extend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> None:
         """Take over n positions computed elsewhere: q (L, H, n, D), k and v (L, G, n, D), hidden (n, C)."""
@@ -185,6 +187,7 @@ class KVCache:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         if length < self._buffers.first:  # no query is left, and there is room for them again
             self._buffers = self._first_positions(length)
+        self.changes += length < self.length
         self.length = length
         self.reads = [start for start in self.reads if start < length]
 
@@ -195,6 +198,7 @@ class KVCache:
             raise ValueError(f"length must be between 0 and {self.length}, got {length}")
         copy = object.__new__(KVCache)
         copy.config, copy.length, copy.window, copy._sights = self.config, length, self.window, {}
+        copy.changes = 0
         copy.reads = [start for start in self.reads if start < length]
         copy._buffers = self._first_positions(length)
         return copy

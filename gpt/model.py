@@ -30,7 +30,8 @@ Angles = tuple[Tensor, Tensor]
 """cos and sin (..., 1, T, dim) of what positions turn the first dim dimensions of a head by."""
 
 Segment = tuple[Tensor, Tensor, Tensor, Tensor | None, bool]
-"""Queries (B, H, t, D), keys and values (B, G, S, D), a mask (t, S), True where one may look, or None; is_causal."""
+"""Queries (B, H, t, D), keys and values (B, G, S, D), a mask (t, S), or one more for each row of a batch (B, 1, t, S),
+True where one may look, or None; is_causal."""
 
 
 class Cache(Protocol):
@@ -258,8 +259,8 @@ class GPT(nn.Module):
         """Logits (B, R, V) in float32 for the positions named by `rows` (indices into T; all T of them when None).
 
         tokens (B, T) and positions (B, T) or (T,) are int64. Without a cache every row of the batch is a sequence of
-        its own that starts at its first token. With a cache, B is 1 and T may hold pieces of several sequences one
-        after another: the cache says which queries belong to which keys.
+        its own that starts at its first token. With a cache, T may hold pieces of several sequences one after another:
+        the cache says which queries belong to which keys.
         """
         x = self.wte(tokens)  # (B, T, C)
         if self.config.embed_scale != 1:
