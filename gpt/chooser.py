@@ -117,15 +117,17 @@ class Chooser:
         elif n - branch.budget_start >= params.max_new_tokens:
             finish = "length"
         if not params.stop:
-            text = self.tokenizer.pieces(reply[-4:])[-1]  # a character is 4 bytes at most
+            begins = len(reply) <= 4 and _opens(branch)
+            text = self.tokenizer.pieces(reply[-4:], opening=begins)[-1]  # a character is 4 bytes at most
             return finish, "" if finish == "end" else text
-        before, _ = self._released(reply[:-1], params.stop, final=False)
-        now, stopped = self._released(reply[: len(reply) - (finish == "end")], params.stop, final=finish is not None)
+        before, _ = self._released(reply[:-1], branch, params.stop, final=False)
+        ended = reply[: len(reply) - (finish == "end")]
+        now, stopped = self._released(ended, branch, params.stop, final=finish is not None)
         return "stop" if stopped else finish, now[len(before) :]
 
-    def _released(self, reply: Sequence[int], stop: tuple[str, ...], final: bool) -> tuple[str, bool]:
+    def _released(self, reply: Sequence[int], branch: Branch, stop: tuple[str, ...], final: bool) -> tuple[str, bool]:
         """The text of a reply that may be shown: up to a stop string, and without what could become one."""
-        text = "".join(self.tokenizer.pieces(reply))
+        text = "".join(self.tokenizer.pieces(reply, opening=_opens(branch)))
         ends = [at for s in stop if (at := text.find(s)) >= 0]
         if ends:
             return text[: min(ends)], True
@@ -133,6 +135,11 @@ class Chooser:
             return text, False
         starts = (n for s in stop for n in range(1, min(len(s), len(text) + 1)) if text.endswith(s[:n]))
         return text[: len(text) - max(starts, default=0)], False
+
+
+def _opens(branch: Branch) -> bool:
+    """Whether a reply is a text of its own, after the template's, and not one that goes on."""
+    return bool(branch.spans) and branch.spans[-1].role == "template"
 
 
 def step_at(branch: Branch, position: int, params: SamplingParams, seed: int) -> Step:

@@ -1,101 +1,25 @@
 """Text to token ids and back, with the tokenizer that the checkpoint itself brings.
 
-Byte-level BPE (GPT-2, SmolLM2, Llama 3) runs as a `tiktoken.Encoding` built from the checkpoint's merges
-and its own way of cutting text; nothing is downloaded. Every other kind that can be read at all runs through
-the `tokenizers` library behind the same interface. Control tokens (`<|im_end|>`) are matched only on request:
-typed by a user they are text.
+Byte-level BPE (GPT-2, SmolLM2, Llama 3, Qwen) runs through tiktoken, built from the checkpoint's merges and its own way
+of cutting text; nothing is downloaded. Every other kind that can be read at all runs through the `tokenizers` library
+behind the same interface. Control tokens (`<|im_end|>`) are matched only on request: typed by a user they are text.
 """
 
 import codecs
-import json
 import re
 from collections.abc import Iterable, Sequence
-from functools import cached_property
-from itertools import accumulate, chain
 from pathlib import Path
-from typing import Any, Protocol
-
-import tiktoken
+from typing import Any
 
 from gpt import vocabulary
-from gpt.vocabulary import TokenizerError, Vocabulary
+from gpt.added import AddedTokens
+from gpt.encoders import After, encoder_of
+from gpt.vocabulary import Vocabulary
 
-_TAIL = bytes(range(0x80, 0xC0))  # the UTF-8 bytes that continue a character
+__all__ = ["StreamDecoder", "Tokenizer"]
 
-# tiktoken panics when its regex meets about a million spaces in a row. Longer text is cut before a word that
-# follows a word, where every pattern cuts as well; only a stretch this long without such a place is broken.
-_BLOCK = 100_000
-_BLOCKS = re.compile(rf"(?s).{{1,{_BLOCK}}}(?<=\w)(?= \w)|.{{1,{_BLOCK}}}")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _NO_TEXT = re.compile("[\udc80-\udcff]+")  # what errors="surrogateescape" makes of bytes that are no UTF-8
-
-
-class _Backend(Protocol):
-    def locate(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of `text` (control strings are text), and the character where each begins."""
-
-
-class _Library:
-    """Any tokenizer that a tokenizer.json can describe, through the `tokenizers` library."""
-
-    def __init__(self, spec: dict[str, Any]):
-        import tokenizers  # here, because most checkpoints do without it
-
-        try:
-            self._tokenizer = tokenizers.Tokenizer.from_str(json.dumps(spec))
-        except Exception as error:  # the library raises nothing narrower
-            raise TokenizerError(f"the tokenizers library cannot read this tokenizer: {error}") from error
-        self._tokenizer.encode_special_tokens = True  # that is, as text
-        self._tokenizer.no_truncation()
-        self._tokenizer.no_padding()
-
-    def locate(self, text: str) -> tuple[list[int], list[int]]:
-        encoding = self._tokenizer.encode(text, add_special_tokens=False)
-        return encoding.ids, [start for start, _ in encoding.offsets]
-
-
-class _ByteBPE:
-    """Byte-level BPE through tiktoken, whose ranks (single bytes, then merges in order) are mapped to ids.
-
-    tiktoken panics on a byte without a rank. Text with a byte that has no token goes through the `tokenizers`
-    library, which drops such bytes before it merges.
-    """
-
-    def __init__(self, vocab: Vocabulary):
-        named = {*vocab.added.values(), *vocab.specials.values()}
-        single = [i for i, data in enumerate(vocab.table) if len(data) == 1 and i not in named]
-        self._ids = list(dict.fromkeys(chain(single, vocab.merged)))
-        ranks = {vocab.table[token]: rank for rank, token in enumerate(self._ids)}
-        self._bytes, self._spec = list(ranks), vocab.spec
-        self._missing = bytes(byte for byte in range(256) if bytes([byte]) not in ranks)
-        self._encoding = tiktoken.Encoding(
-            "checkpoint", pat_str=vocab.pattern, mergeable_ranks=ranks, special_tokens={}
-        )
-        self._added, self._splitter = vocab.added, _any_of(vocab.added)
-
-    @cached_property
-    def _library(self) -> _Library:
-        return _Library(self._spec)
-
-    def locate(self, text: str) -> tuple[list[int], list[int]]:
-        ids, starts, at = [], [], 0
-        for part in self._splitter.split(text):
-            for block in [part] if len(part) <= _BLOCK else _BLOCKS.findall(part):
-                found = ([self._added[block]], [0]) if block in self._added else self._locate_block(block)
-                ids += found[0]
-                starts += [at + start for start in found[1]]
-                at += len(block)
-        return ids, starts
-
-    def _locate_block(self, text: str) -> tuple[list[int], list[int]]:
-        encoded = text.encode("utf-8")
-        if len(encoded.translate(None, self._missing)) < len(encoded):
-            return self._library.locate(text)
-        ranks = self._encoding.encode_ordinary(text)
-        data = [self._bytes[rank] for rank in ranks]
-        ends = accumulate((len(d.translate(None, _TAIL)) for d in data), initial=0)
-        starts = [end - (d[0] in _TAIL) for d, end in zip(data, ends, strict=False)]
-        return [self._ids[rank] for rank in ranks], starts
 
 
 class Tokenizer:
@@ -108,9 +32,9 @@ class Tokenizer:
     """
 
     def __init__(self, vocab: Vocabulary):
-        self._backend = _backend(vocab)
-        self._table, self._splitter = vocab.table, _any_of(vocab.specials)
+        self._encoder, self._table, self._opens = encoder_of(vocab), vocab.table, vocab.opens
         self._special_ids = frozenset(vocab.specials.values())
+        self._control = AddedTokens(vocab.entries, self._special_ids)
         self.n_vocab, self.specials = len(vocab.table), vocab.specials
         self.end_tokens, self.bos = vocab.end_tokens, vocab.bos
         self._shown: dict[int, str] = {}  # pieces that were asked for
@@ -130,26 +54,48 @@ class Tokenizer:
 
         A lone surrogate is read as U+FFFD; a byte for which the vocabulary has no token is dropped.
         """
-        parts = self.split(text) if specials else [text]
-        return [i for part in parts for i in ([part] if isinstance(part, int) else self.locate(part)[0])]
+        ids: list[int] = []
+        for part in self.split(text) if specials else [text]:
+            ids += [part] if isinstance(part, int) else self.locate(part, "control" if ids else "nothing")[0]
+        return ids
 
-    def locate(self, text: str) -> tuple[list[int], list[int]]:
-        """Ids of `text` (control strings are text), and the index of the character in which each begins."""
-        return self._backend.locate(_SURROGATE.sub("\ufffd", text))
+    def locate(self, text: str, after: After = "nothing") -> tuple[list[int], list[int]]:
+        """Ids of `text` (control strings are text), and the index of the character in which each begins.
+
+        `after` is what stands before it: "nothing", a "control" token, or other "text".
+        """
+        return self._encoder.locate(_SURROGATE.sub("\ufffd", text), after) if text else ([], [])
 
     def split(self, text: str) -> list[str | int]:
-        """`text` cut at the names of control tokens, which are given as ids; empty stretches are left out."""
-        parts = enumerate(self._splitter.split(text))
-        return [self.specials[part] if i % 2 else part for i, part in parts if part]
+        """`text` cut at the names of control tokens, which are given as ids; empty stretches are left out.
 
-    def decode(self, tokens: Sequence[int], *, specials: bool = True) -> str:
-        """Text of `tokens`, with control tokens only if `specials`; bytes that are no UTF-8 become U+FFFD."""
-        kept = (token for token in tokens if specials or token not in self._special_ids)
-        return b"".join(map(self.token_bytes, kept)).decode("utf-8", "replace")
+        White space beside a name is left out where the control token takes it along.
+        """
+        return [text[start:end] if token is None else token for start, end, token in self._control.cut(text)]
+
+    def decode(self, tokens: Sequence[int], *, specials: bool = True, opening: bool = True) -> str:
+        """Text of `tokens`, with control tokens only if `specials`; bytes that are no UTF-8 become U+FFFD.
+
+        At the beginning of a text, which they are if `opening`, some tokenizers' first token begins with a space that
+        was not in the text and is left out.
+        """
+        kept = [t for t in tokens if specials or t not in self._special_ids]
+        parts = [self.token_bytes(token) for token in kept]
+        first = next((i for i, part in enumerate(parts) if part), None) if opening else None
+        if first is not None:
+            parts[first] = self.first_bytes(kept[first])
+        return b"".join(parts).decode("utf-8", "replace")
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of one token; those of its name for a control token, none for an unknown id."""
         return self._table[token] if 0 <= token < self.n_vocab else b""
+
+    def first_bytes(self, token: int) -> bytes:
+        """The bytes of one token at the beginning of a text."""
+        data = self.token_bytes(token)
+        if not self._opens or not data or not _is_text(data):
+            return data
+        return self._encoder.first(token).encode("utf-8")
 
     def piece(self, token: int) -> str:
         """One token alone, for display: never empty; half a character is in hexadecimal, as in `⟨e4 bd⟩`."""
@@ -162,17 +108,17 @@ class Tokenizer:
         """Whether `token` is a control token."""
         return token in self._special_ids
 
-    def decoder(self) -> "StreamDecoder":
-        """A decoder that takes the tokens one at a time."""
-        return StreamDecoder(self)
+    def decoder(self, *, opening: bool = True) -> "StreamDecoder":
+        """A decoder that takes the tokens one at a time; `opening` as in `decode`."""
+        return StreamDecoder(self, opening)
 
-    def pieces(self, tokens: Iterable[int]) -> list[str]:
+    def pieces(self, tokens: Iterable[int], *, opening: bool = False) -> list[str]:
         """The text that each token completes, "" while a character is unfinished; control tokens by name.
 
-        Later tokens change nothing: the pieces of a prefix are a prefix of the pieces. So an unfinished
-        character at the very end is left out, where `decode` shows U+FFFD.
+        Later tokens change nothing: the pieces of a prefix are a prefix of the pieces. So an unfinished character at
+        the very end is left out, where `decode` shows U+FFFD. `opening` as in `decode`, but not unless asked for.
         """
-        decoder = self.decoder()
+        decoder = self.decoder(opening=opening)
         return [decoder.push(token) for token in tokens]
 
 
@@ -182,32 +128,28 @@ class StreamDecoder:
     All that `push` returned, and then `flush`, is the text that `Tokenizer.decode` gives for all the tokens.
     """
 
-    def __init__(self, tokenizer: Tokenizer):
-        self._token_bytes = tokenizer.token_bytes
+    def __init__(self, tokenizer: Tokenizer, opening: bool):
+        self._tokenizer, self._opening = tokenizer, opening
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
 
     def push(self, token: int) -> str:
         """Text completed by `token`; bytes that can no longer become a character come out as U+FFFD."""
-        return self._utf8.decode(self._token_bytes(token))
+        data = self._tokenizer.token_bytes(token)
+        if self._opening and data:
+            data, self._opening = self._tokenizer.first_bytes(token), False
+        return self._utf8.decode(data)
 
     def flush(self) -> str:
-        """What is left at the end: U+FFFD for an unfinished character, else "". The decoder starts anew."""
+        """What is left at the end: U+FFFD for an unfinished character, else ""."""
         return self._utf8.decode(b"", final=True)
 
 
-def _backend(vocab: Vocabulary) -> _Backend:
-    if vocab.pattern is None:
-        return _Library(vocab.spec)
+def _is_text(data: bytes) -> bool:
     try:
-        return _ByteBPE(vocab)
-    except ValueError:  # a checkpoint's own pattern, in a syntax that tiktoken does not know
-        return _Library(vocab.spec)
-
-
-def _any_of(names: Iterable[str]) -> re.Pattern[str]:
-    """A pattern that splits at any of `names`, the longest first, and keeps them."""
-    longest_first = sorted(filter(None, names), key=len, reverse=True)
-    return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")  # (?!) matches nothing
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _hexadecimal(found: re.Match[str]) -> str:

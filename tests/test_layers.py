@@ -7,12 +7,11 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "params", "vocabulary", "catalog", "groups", "threads"},
-    {"bindings"},
-    {"selfcheck"},
-    {"rope", "names", "hf_rope"},
-    {"families"},
-    {"hf_config", "gguf_config"},
+    {"config", "params", "added", "cuts", "catalog", "groups", "threads"},
+    {"bindings", "spelling", "rope", "names", "hf_rope"},
+    {"selfcheck", "sentencepiece", "families"},
+    {"vocabulary", "hf_config", "gguf_config"},
+    {"encoders"},
     {"model", "tokenizer", "filters", "native", "weights"},
     {"quant"},
     {"fused"},

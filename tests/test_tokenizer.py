@@ -274,7 +274,7 @@ def test_a_sentencepiece_tokenizer_runs_through_the_library(tmp_path):
     made.encode_special_tokens = True
     assert all(ours.encode(text) == made.encode(text).ids for text in TEXTS)
     ids, starts = ours.locate("the test")
-    assert ours.decode(ids) == " the test"
+    assert ours.decode(ids) == "the test"
     assert len(ids) == len(starts)
     assert starts == sorted(starts)
 
@@ -322,7 +322,8 @@ def test_a_gguf_with_sentencepiece_merges_the_best_score_first():
     assert ours.encode("abc") == [5, 6, 10]
     assert ours.encode("ab ab") == [11, 11]
     assert ours.encode("你") == [5, 2, 3, 4]
-    assert ours.decode([5, 2, 3, 4]) == " 你"
+    assert ours.decode([5, 2, 3, 4]) == "你"
+    assert ours.decode([5, 2, 3, 4], opening=False) == " 你"
     assert ours.encode("<s>", specials=True) == [1]
     assert ours.bos == 1
 
@@ -345,7 +346,7 @@ def test_a_gguf_tokenizer_that_cannot_be_read_is_refused_by_name(words):
 
 
 def test_a_folder_without_a_tokenizer_says_what_is_missing(tmp_path):
-    with pytest.raises(TokenizerError, match=r"tokenizer\.json, or vocab\.json with merges\.txt"):
+    with pytest.raises(TokenizerError, match=r"tokenizer\.json, tokenizer\.model, or vocab\.json with merges\.txt"):
         Tokenizer.from_folder(tmp_path)
 
 
