@@ -80,6 +80,9 @@ def _read(spec: dict[str, Any]) -> Any:
         made = tokenizers.Tokenizer.from_str(json.dumps(spec))
     except Exception as error:  # the library raises nothing narrower
         raise TokenizerError(f"the tokenizers library cannot read this tokenizer: {error}") from error
+    for entry in spec.get("added_tokens") or []:
+        if made.token_to_id(entry["content"]) != entry["id"]:  # the library counts on from the vocabulary's last
+            raise TokenizerError(f"the added token {entry['content']!r} must have the id after the others' last")
     made.encode_special_tokens = True  # that is, as text
     return made
 
@@ -161,7 +164,7 @@ class _ByteBPE:
 
     @cached_property
     def _library(self) -> _Library:
-        return _Library(self._spec)
+        return _Library({**self._spec, "added_tokens": []})  # they were cut out before
 
 
 _Composed = Callable[[str], tuple[str, list[int] | None]]

@@ -2,10 +2,10 @@
 
 The file is a protocol buffer of few fields, which is read here by its wire format. Merges are put in order as in the
 converters of Hugging Face transformers: what makes the best-scored piece goes first. Refused are kinds of vocabulary
-other than BPE and Unigram. Source: `sentencepiece_model.proto` of the SentencePiece library.
+other than BPE and Unigram, and tables that rewrite text (Llama's, Mistral's and Gemma's files have none), which the
+`tokenizers` library applies in another way. Source: `sentencepiece_model.proto` of the SentencePiece library.
 """
 
-import base64
 import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ class Pieces:
     """A vocabulary: names, scores (higher goes first) and kinds by id, and what is done to text before.
 
     `prefix`: a space goes before a text. `every`: before each stretch that follows a control token as well, not only
-    at the beginning. `tidy`: runs of spaces become one. `charsmap` is SentencePiece's compiled table of replacements.
+    at the beginning. `tidy`: runs of spaces become one, and none are at the ends.
     """
 
     names: Sequence[str]
@@ -36,7 +36,6 @@ class Pieces:
     every: bool = True
     unigram: bool = False
     tidy: bool = False
-    charsmap: bytes = b""
 
     def spec(self) -> dict[str, Any]:
         """The object of a tokenizer.json, with control tokens and the user's own as added tokens."""
@@ -53,11 +52,8 @@ class Pieces:
 
     def _normalizers(self) -> list[dict[str, Any]]:
         found = []
-        if self.charsmap:
-            table = base64.b64encode(self.charsmap).decode("ascii")
-            found.append({"type": "Precompiled", "precompiled_charsmap": table})
         if self.tidy:
-            found.append({"type": "Strip", "strip_left": True, "strip_right": True})
+            found.append({"type": "Replace", "pattern": {"Regex": r"\A +| +\z"}, "content": ""})
             found.append({"type": "Replace", "pattern": {"Regex": " {2,}"}, "content": " "})
         if self.prefix and self.every:
             found.append({"type": "Prepend", "prepend": "▁"})
@@ -123,11 +119,11 @@ def _pieces(data: bytes, every: bool) -> Pieces:
         elif number == 3:
             normal = dict(_fields(value))
     if not names or trainer.get(3, _UNIGRAM) not in (_UNIGRAM, _BPE) or trainer.get(24):
-        raise TokenizerError("the SentencePiece file must hold a BPE or Unigram vocabulary; give a tokenizer.json")
-    return Pieces(
-        names, scores, kinds, bool(normal.get(3, True)), every, unigram=trainer.get(3, _UNIGRAM) == _UNIGRAM,
-        tidy=bool(normal.get(4, True)), charsmap=normal.get(2, b""),
-    )  # fmt: skip
+        raise TokenizerError("tokenizer.model must hold a usual BPE or Unigram vocabulary; add a tokenizer.json")
+    if normal.get(2):
+        raise TokenizerError("tokenizer.model rewrites text by a table, which is not known here; add a tokenizer.json")
+    unigram = trainer.get(3, _UNIGRAM) == _UNIGRAM
+    return Pieces(names, scores, kinds, bool(normal.get(3, True)), every, unigram, tidy=bool(normal.get(4, True)))
 
 
 def _fields(data: bytes) -> Iterator[tuple[int, Any]]:
