@@ -6,8 +6,8 @@ import time
 from pathlib import Path
 
 import pytest
-from tokenizers import models, pre_tokenizers, processors, trainers
 from tokenizers import Tokenizer as Reference
+from tokenizers import models, pre_tokenizers, processors, trainers
 
 from gpt.tokenizer import Tokenizer
 from gpt.vocabulary import TokenizerError
