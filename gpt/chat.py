@@ -1,49 +1,38 @@
 """Conversations to tokens, through the chat template that the checkpoint brings, with a role for every token.
 
-The template never sees what was written: each content is a placeholder while it renders. So the result falls
-into the template's own text, where names of control tokens become those tokens, and contents, where they stay
-text. White space around a content is kept even where a template would trim it. What stands between control
-tokens is encoded in one go, as in training. Source: `apply_chat_template` of Hugging Face transformers.
+The template never sees what was written: each content is a placeholder while it renders. So the result falls into the
+template's own text, where names of control tokens become those tokens, and contents, where they stay text. Only strings
+that the template looks for, such as </think>, stand in contents as they are, so that it drops what it would drop. White
+space around a content is kept even where a template would trim it. What stands between control tokens is encoded in one
+go, as in training. Source: `apply_chat_template` of Hugging Face transformers.
 """
 
-import json
 import re
 from bisect import bisect_left
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from functools import cached_property
+from itertools import accumulate
 from pathlib import Path
-from typing import Any, NoReturn, NotRequired, TypedDict
+from typing import Any
 
-import jinja2
-from jinja2.ext import Extension
-from jinja2.sandbox import ImmutableSandboxedEnvironment
-
+from gpt.encoders import After
+from gpt.placeholders import Chunk, Hidden, parsed
+from gpt.template import ChatError, Message, Template
 from gpt.tokenizer import Tokenizer
 from gpt.vocabulary import read_json, token_name
 
+__all__ = ["ROLES", "ChatError", "ChatTemplate", "Message", "Prompt", "Span", "joined", "plain"]
+
 ROLES = ("system", "user", "assistant")
-_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")  # private-use characters around the number of the message
-_RENDER_ERRORS = (jinja2.TemplateError, ArithmeticError, LookupError, TypeError, ValueError, RecursionError)
-
-
-class ChatError(ValueError):
-    """A conversation that the template refuses, or a template that cannot be read."""
-
-
-class Message(TypedDict):
-    """One turn. `tokens` are a reply's ids as they were generated; they are used instead of `content`."""
-
-    role: str
-    content: str
-    tokens: NotRequired[list[int]]
 
 
 @dataclass(frozen=True)
 class Span:
     """Tokens `start` to `end` are of one role: one of ROLES, "template", or "text" if there is no template.
 
-    `message` is the index of the message, and `text` its content exactly as it was given.
+    `message` is the index of the message, and `text` its whole content exactly as it was given. A message has several
+    spans where the template puts its own words between parts of it, and an empty one where it shows nothing of it.
     """
 
     role: str
@@ -69,15 +58,26 @@ def plain(text: str, tokenizer: Tokenizer) -> Prompt:
     return Prompt(tokens, tuple(spans))
 
 
+def joined(messages: Sequence[Message], tokenizer: Tokenizer) -> Prompt:
+    """A conversation as a base model continues it: as plain text, a blank line between the messages."""
+    builder = _Builder(tokenizer)
+    if tokenizer.bos is not None:
+        builder.add_token(tokenizer.bos)
+    for index, message in enumerate(messages):
+        if index:
+            builder.add_template("\n\n")
+        builder.add_message(message, index)
+    return builder.finish()
+
+
 class ChatTemplate:
     """A checkpoint's chat template; `source` is its Jinja. Raises ChatError when that has a syntax error."""
 
     def __init__(self, source: str, tokenizer: Tokenizer, names: dict[str, str]):
-        self.source, self._tokenizer, self._names = source, tokenizer, names
-        try:
-            self._template = _environment().from_string(source)
-        except jinja2.TemplateError as error:
-            raise ChatError(f"the checkpoint's chat template is damaged ({error}); use plain text") from error
+        self.source, self._tokenizer, self._template = source, tokenizer, Template(source, names)
+        marks = sorted((m for m in self._template.marks if tokenizer.split(m) == [m]), key=len, reverse=True)
+        # A content is cut at these, white space beside them included, which templates trim there.
+        self._marks = re.compile(rf"(\s*(?:(?:{'|'.join(map(re.escape, marks))})\s*)+)") if marks else None
 
     @classmethod
     def from_gguf(cls, fields: dict[str, Any], tokenizer: Tokenizer) -> "ChatTemplate | None":
@@ -93,54 +93,93 @@ class ChatTemplate:
         """The template of a folder in Hugging Face layout, or None when it has none."""
         config, file = read_json(Path(path) / "tokenizer_config.json"), Path(path) / "chat_template.jinja"
         source = file.read_text("utf-8") if file.exists() else config.get("chat_template")
-        if isinstance(source, list):  # several, by name
-            source = next((entry["template"] for entry in source if entry["name"] == "default"), None)
+        source = _default(source or read_json(Path(path) / "chat_template.json").get("chat_template"))
         keys = ("bos_token", "eos_token", "unk_token", "pad_token")
         names = {key: name for key in keys if (name := token_name(config.get(key)))}
         return cls(source, tokenizer, names) if source else None
+
+    @cached_property
+    def takes_system(self) -> bool:
+        """Whether a conversation may begin with a system prompt. Otherwise `encode` raises ChatError for one."""
+        asked: list[Message] = [{"role": role, "content": "a"} for role in ("system", "user")]
+        try:
+            events = self._events([Hidden(message, i, None) for i, message in enumerate(asked)], True)
+        except ChatError:
+            return False
+        return any(isinstance(event, Chunk) and event.message == 0 for event in events)
 
     def encode(self, messages: Sequence[Message], *, reply: bool = True) -> Prompt:
         """Tokens and spans of a conversation; with `reply`, up to where the assistant's next words begin.
 
         A system prompt that the template puts in by itself gets the role "system", without a message index.
-        Raises ChatError for malformed messages, and with the template's own words when it refuses them.
+        Raises ChatError for malformed messages, with the template's own words when it refuses them, and when it does
+        something with contents that cannot be followed.
         """
         _check(messages)
-        hidden = [_hidden(message, i) for i, message in enumerate(messages)]
-        first, *rest = _PLACEHOLDER.split(self._render(hidden, reply))
-        before, default, after = self._opening(first, hidden, reply)
+        hidden = [Hidden(message, i, self._marks) for i, message in enumerate(messages)]
+        first, *events = self._events(hidden, reply)
+        self._check_events([first, *events], hidden, reply)
+        before, default, after = self._opening(first, messages, reply)
         builder = _Builder(self._tokenizer)
         builder.add_template(before)
-        builder.add_content("system", default)
+        builder.add_content("system", default, default)
         builder.add_template(after)
-        for index, text in zip(map(int, rest[::2]), rest[1::2], strict=True):
-            builder.add_message(messages[index], index)
-            builder.add_template(text)
-        return builder.finish()
+        for event in events:
+            if isinstance(event, Chunk):
+                builder.add_message(messages[event.message], *event)
+            else:
+                builder.add_template(event)
+        return _with_unseen(builder.finish(), messages)
 
-    def _render(self, messages: list[Message], reply: bool) -> str:
-        values = {"messages": messages, "add_generation_prompt": reply, "tools": None, "documents": None}
-        try:
-            return self._template.render(values | self._names)
-        except _RENDER_ERRORS as error:
-            raise ChatError(f"the chat template refuses this conversation: {error}") from error
+    def _events(self, hidden: Sequence[Hidden], reply: bool) -> list[str | Chunk]:
+        """What the template makes of a conversation: text of its own first, then parts of contents and text in turn."""
+        shown: list[Message] = [{"role": h.role, "content": h.shown} for h in hidden]
+        return parsed(self._template.render(shown, reply), hidden)
 
-    def _opening(self, first: str, messages: list[Message], reply: bool) -> tuple[str, str, str]:
+    def _check_events(self, events: list[str | Chunk], hidden: Sequence[Hidden], reply: bool) -> None:
+        """Refuse what differs, but for white space, from what the template makes of the contents themselves."""
+        seen = {event.message for event in events if isinstance(event, Chunk)}
+        for index, h in enumerate(hidden):
+            if h.content and h.is_whole and index not in seen:
+                what = "a system prompt; leave it empty" if h.role == "system" else f"message {index}, of the {h.role}"
+                raise ChatError(f"the chat template has no place for {what}")
+        if any(h.shown and not h.content for h in hidden):  # an empty reply is shown as if it said something
+            return
+        given: list[Message] = [{"role": h.role, "content": h.content} for h in hidden]
+        ours = (e if isinstance(e, str) else hidden[e.message].content[e.start : e.end] for e in events)
+        if "".join("".join(ours).split()) != "".join(self._template.render(given, reply).split()):
+            raise ChatError("the chat template changes contents in a way that cannot be followed; use plain text")
+
+    def _opening(self, first: str, messages: Sequence[Message], reply: bool) -> tuple[str, str, str]:
         """`first`, the text before the first content, around the template's own system prompt ("" for none).
 
         That prompt is what stands in the place of a system prompt that is given.
         """
-        given = _hidden({"role": "system", "content": "given"}, len(messages))
-        try:
-            parts = _PLACEHOLDER.split(self._render([given, *messages], reply))
-        except ChatError:  # a template without system prompts
+        if messages[0]["role"] == "system" or not self.takes_system:
             return first, "", ""
-        if messages[0]["role"] != "system" and parts[1:2] == [str(len(messages))]:
-            before, after = parts[0], parts[2]
+        asked = [{"role": "system", "content": "given"}, *messages]
+        try:
+            events = self._events([Hidden(message, i, self._marks) for i, message in enumerate(asked)], reply)
+        except ChatError:  # it takes one in other conversations only
+            return first, "", ""
+        if len(events) > 2 and events[1].message == 0:
+            before, after = events[0], events[2]
             default = first[len(before) : len(first) - len(after)]
             if first == before + default + after and self._tokenizer.split(default) == [default]:
                 return before, default, after
         return first, "", ""
+
+
+def _with_unseen(prompt: Prompt, messages: Sequence[Message]) -> Prompt:
+    """The prompt with an empty span for each message of which nothing is left, before the message that comes next."""
+    spans = list(prompt.spans)
+    for index in range(len(messages) - 1, -1, -1):
+        message = messages[index]
+        if message["content"] and not any(span.message == index for span in spans):
+            at = next((i for i, s in enumerate(spans) if s.message is not None and s.message > index), len(spans))
+            start = spans[at].start if at < len(spans) else len(prompt.tokens)
+            spans.insert(at, Span(message["role"], start, start, index, message["content"]))
+    return Prompt(prompt.tokens, tuple(spans))
 
 
 class _Builder:
@@ -150,25 +189,35 @@ class _Builder:
         self._tokenizer = tokenizer
         self._tokens: list[int] = []
         self._spans: list[Span] = []
-        self._run: list[tuple[str, str, int | None]] = []  # role, text, message: since the last control token
+        self._after: After = "nothing"  # what the tokens so far end with
+        self._run: list[tuple[str, str, int | None, str]] = []  # role, text, message, its content: since then
 
     def add_template(self, text: str) -> None:
         for part in self._tokenizer.split(text):
             if isinstance(part, str):
-                self._run.append(("template", part, None))
+                self._run.append(("template", part, None, ""))
             else:
-                self._flush()
-                self._put([part], "template")
+                self.add_token(part)
 
-    def add_message(self, message: Message, index: int) -> None:
-        if message.get("tokens") is None:
-            self.add_content(message["role"], message["content"], index)
+    def add_token(self, token: int) -> None:
+        self._flush()
+        self._put([token], "template")
+        self._after = "control"
+
+    def add_message(self, message: Message, index: int, start: int = 0, end: int | None = None) -> None:
+        """Characters `start` to `end` of a message; its tokens, if it has any that are just these."""
+        content = message["content"]
+        end = len(content) if end is None else end
+        ids = _part_of(message, start, end, self._tokenizer)
+        if ids is None:
+            self.add_content(message["role"], content[start:end], content, index)
         else:
             self._flush()
-            self._put(message["tokens"], message["role"], index, message["content"])
+            self._put(ids, message["role"], index, content)
+            self._after = "text" if ids else self._after
 
-    def add_content(self, role: str, text: str, index: int | None = None) -> None:
-        self._run += [(role, text, index)] if text else []
+    def add_content(self, role: str, text: str, content: str, index: int | None = None) -> None:
+        self._run += [(role, text, index, content)] if text else []
 
     def finish(self) -> Prompt:
         self._flush()
@@ -176,9 +225,9 @@ class _Builder:
 
     def _flush(self) -> None:
         """Encode the run in one go. A token that holds both template and content counts as the content's."""
-        ids, starts = self._tokenizer.locate("".join(text for _, text, _ in self._run))
+        ids, starts = self._tokenizer.locate("".join(text for _, text, _, _ in self._run), self._after)
         at = done = 0
-        for role, text, message in self._run:
+        for role, text, message, content in self._run:
             begin, at = at, at + len(text)
             if role != "template":
                 first = bisect_left(starts, begin)
@@ -186,8 +235,9 @@ class _Builder:
                 first = max(done, first - reaches_in)
                 self._put(ids[done:first], "template")
                 done = bisect_left(starts, at, lo=first)
-                self._put(ids[first:done], role, message, text)
+                self._put(ids[first:done], role, message, content)
         self._put(ids[done:], "template")
+        self._after = "text" if ids else self._after
         self._run = []
 
     def _put(self, ids: list[int], role: str, message: int | None = None, text: str | None = None) -> None:
@@ -200,6 +250,18 @@ class _Builder:
             self._spans.append(Span(role, self._spans.pop().start if joins else start, len(self._tokens)))
 
 
+def _part_of(message: Message, start: int, end: int, tokenizer: Tokenizer) -> list[int] | None:
+    """The tokens of a part of a reply; None if it has no tokens, or none that begin and end there."""
+    tokens, content = message.get("tokens"), message["content"]
+    if tokens is None or (start, end) == (0, len(content)):
+        return tokens
+    pieces = tokenizer.pieces(tokens, opening=True)
+    starts = [0, *accumulate(map(len, pieces))]
+    first, last = bisect_left(starts, start), bisect_left(starts, end)
+    fits = "".join(pieces) == content and last < len(starts) and (starts[first], starts[last]) == (start, end)
+    return tokens[first:last] if fits else None
+
+
 def _check(messages: Sequence[Message]) -> None:
     if not messages:
         raise ChatError("a conversation needs at least one message")
@@ -210,36 +272,10 @@ def _check(messages: Sequence[Message]) -> None:
             raise ChatError(f"message {i}: content must be text, got {type(message.get('content')).__name__}")
 
 
-def _hidden(message: Message, index: int) -> Message:
-    """The message as the template sees it. An empty content stays empty, because templates ask for that."""
-    shown = message["content"] or message.get("tokens") is not None
-    return {"role": message["role"], "content": f"\ue000{index}\ue001" if shown else ""}
-
-
-class _Generation(Extension):
-    """`{% generation %}`, with which templates mark the assistant's part for training: nothing here."""
-
-    tags = frozenset({"generation"})
-
-    def parse(self, parser: jinja2.parser.Parser) -> list[jinja2.nodes.Node]:
-        next(parser.stream)
-        return parser.parse_statements(("name:endgeneration",), drop_needle=True)
-
-
-def _environment() -> ImmutableSandboxedEnvironment:
-    environment = ImmutableSandboxedEnvironment(
-        trim_blocks=True, lstrip_blocks=True, extensions=[_Generation, "jinja2.ext.loopcontrols"]
-    )
-    environment.filters["tojson"] = _tojson
-    environment.globals["raise_exception"] = _raise_exception
-    environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-    return environment
-
-
-def _raise_exception(message: str) -> NoReturn:
-    raise jinja2.TemplateError(message)
-
-
-def _tojson(value: Any, **options: Any) -> str:
-    """JSON as it is; Jinja's own filter would escape it for HTML."""
-    return json.dumps(value, **{"ensure_ascii": False, **options})
+def _default(source: Any) -> str | None:
+    """The template to use, of one or of several that have names."""
+    if isinstance(source, list):
+        source = {entry["name"]: entry["template"] for entry in source}
+    if isinstance(source, dict):
+        return source.get("default") or (next(iter(source.values())) if len(source) == 1 else None)
+    return source

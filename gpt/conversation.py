@@ -1,9 +1,9 @@
 """Messages and the tokens of a session, in both directions, and what to leave out when the context is too small."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from gpt.chat import ChatTemplate, Message, Prompt, Span
+from gpt.chat import ChatTemplate, Message, Prompt, Span, joined
 from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 
@@ -21,13 +21,18 @@ class Cut:
 def message_spans(session: Session) -> list[Span]:
     """The spans of all messages in the order of the conversation, the reply that is being written included.
 
-    A system prompt that the template itself put in counts as a message, so that it can be seen and changed.
+    A system prompt that the template itself put in counts as a message, so that it can be seen and changed. A message
+    that the template shows in several places has one span around them.
     """
-    said = [s for s in session.spans if s.message is not None or s.role == "system"]
-    said.sort(key=lambda s: -1 if s.message is None else s.message)
+    said: dict[int | None, Span] = {}
+    for span in session.spans:
+        if span.message is not None or span.role == "system":
+            start = said[span.message].start if span.message in said else span.start
+            said[span.message] = replace(span, start=start)
+    spans = sorted(said.values(), key=lambda s: -1 if s.message is None else s.message)
     if len(session.tokens) > session.reply_start:
-        said.append(Span("assistant", session.reply_start, len(session.tokens)))
-    return said
+        spans.append(Span("assistant", session.reply_start, len(session.tokens)))
+    return spans
 
 
 def messages_of(session: Session, tokenizer: Tokenizer) -> list[Message]:
@@ -73,17 +78,4 @@ def _without_beginning(message: Message, n: int, tokenizer: Tokenizer) -> Messag
 
 
 def _encode(messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: Tokenizer) -> Prompt:
-    if chat is not None:
-        return chat.encode(messages)
-    tokens: list[int] = []
-    spans: list[Span] = []
-    for index, message in enumerate(
-        messages
-    ):  # a base model continues plain text: the messages, a blank line between them
-        gap = tokenizer.encode("\n\n") if tokens else []
-        content = message.get("tokens") or tokenizer.encode(message["content"])
-        start = len(tokens) + len(gap)
-        spans += [Span("template", len(tokens), start)] if gap else []
-        spans.append(Span(message["role"], start, start + len(content), index, message["content"]))
-        tokens += [*gap, *content]
-    return Prompt(tokens, tuple(spans))
+    return joined(messages, tokenizer) if chat is None else chat.encode(messages)

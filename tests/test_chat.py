@@ -187,10 +187,10 @@ def test_templates_find_what_transformers_gives_them(smollm):
     source = (
         "    {% for m in messages %}\n{% generation %}{{ {'a': '<é>'} | tojson }}{% endgeneration %}"
         "{% break %}{% endfor %}"
-        "{{ strftime_now('%Y') | length }}{{ tools is none }}{{ eos_token }}"
+        "{{ strftime_now('%Y') | length }}{{ tools is none }}{{ messages[0].content }}{{ eos_token }}"
     )
     prompt = ChatTemplate(source, smollm, {"eos_token": "<|im_end|>"}).encode(messages(("user", "a")))
-    assert smollm.decode(prompt.tokens) == '{"a": "<é>"}4True<|im_end|>'
+    assert smollm.decode(prompt.tokens) == '{"a": "<é>"}4Truea<|im_end|>'
     assert prompt.tokens[-1] == 2
 
 
@@ -209,9 +209,9 @@ def test_a_folder_holds_its_template_in_one_of_three_places(tmp_path, smollm, fi
 
 
 def test_a_folder_names_the_tokens_of_its_template(tmp_path, smollm):
-    config = {"chat_template": "{{ bos_token }}", "bos_token": {"content": "<|im_start|>"}}
+    config = {"chat_template": "{{ bos_token }}{{ messages[0].content }}", "bos_token": {"content": "<|im_start|>"}}
     (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert ChatTemplate.from_folder(tmp_path, smollm).encode(messages(("user", "a"))).tokens == [1]
+    assert ChatTemplate.from_folder(tmp_path, smollm).encode(messages(("user", "a"))).tokens[:-1] == [1]
 
 
 def test_a_base_model_has_no_template(tmp_path, smollm):

@@ -7,8 +7,8 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "params", "added", "cuts", "catalog", "groups", "threads"},
-    {"bindings", "spelling", "rope", "names", "hf_rope"},
+    {"config", "params", "added", "cuts", "template", "catalog", "groups", "threads"},
+    {"bindings", "spelling", "placeholders", "rope", "names", "hf_rope"},
     {"selfcheck", "sentencepiece", "families"},
     {"vocabulary", "hf_config", "gguf_config"},
     {"encoders"},
