@@ -59,12 +59,15 @@ def plain(text: str, tokenizer: Tokenizer) -> Prompt:
 
 
 def joined(messages: Sequence[Message], tokenizer: Tokenizer) -> Prompt:
-    """A conversation as a base model continues it: as plain text, a blank line between the messages."""
+    """A conversation as a base model continues it: as plain text, a blank line between the messages.
+
+    A reply that has its tokens follows at once, as it was written.
+    """
     builder = _Builder(tokenizer)
     if tokenizer.bos is not None:
         builder.add_token(tokenizer.bos)
     for index, message in enumerate(messages):
-        if index:
+        if index and message.get("tokens") is None:
             builder.add_template("\n\n")
         builder.add_message(message, index)
     return builder.finish()
@@ -117,8 +120,13 @@ class ChatTemplate:
         """
         _check(messages)
         hidden = [Hidden(message, i, self._marks) for i, message in enumerate(messages)]
-        first, *events = self._events(hidden, reply)
-        self._check_events([first, *events], hidden, reply)
+        try:
+            first, *events = self._events(hidden, reply)
+            self._check_events([first, *events], hidden, reply)
+        except ChatError as error:
+            if messages[0]["role"] != "system" or self.takes_system:
+                raise
+            raise ChatError(f"{error}; it takes no system prompt, so leave that empty") from error
         before, default, after = self._opening(first, messages, reply)
         builder = _Builder(self._tokenizer)
         builder.add_template(before)
@@ -140,9 +148,9 @@ class ChatTemplate:
         """Refuse what differs, but for white space, from what the template makes of the contents themselves."""
         seen = {event.message for event in events if isinstance(event, Chunk)}
         for index, h in enumerate(hidden):
-            if h.content and h.is_whole and index not in seen:
-                what = "a system prompt; leave it empty" if h.role == "system" else f"message {index}, of the {h.role}"
-                raise ChatError(f"the chat template has no place for {what}")
+            moves = h.role == "system" and self.takes_system  # it is shown with the newest question, or not at all
+            if h.content and h.is_whole and index not in seen and not moves:
+                raise ChatError(f"the chat template has no place for message {index}, of the {h.role}")
         if any(h.shown and not h.content for h in hidden):  # an empty reply is shown as if it said something
             return
         given: list[Message] = [{"role": h.role, "content": h.content} for h in hidden]

@@ -37,14 +37,15 @@ def message_spans(session: Session) -> list[Span]:
 
 def messages_of(session: Session, tokenizer: Tokenizer) -> list[Message]:
     """The conversation in a session; replies carry their tokens exactly as generated, without the end token."""
-    return [_message(session.tokens[s.start : s.end], s, tokenizer) for s in message_spans(session)]
+    own = {s.end for s in session.spans if s.role == "template"}  # what follows is a text of its own
+    return [_message(session.tokens[s.start : s.end], s, s.start in own, tokenizer) for s in message_spans(session)]
 
 
-def _message(tokens: list[int], span: Span, tokenizer: Tokenizer) -> Message:
+def _message(tokens: list[int], span: Span, opening: bool, tokenizer: Tokenizer) -> Message:
     if span.role != "assistant":
         return {"role": span.role, "content": tokenizer.decode(tokens) if span.text is None else span.text}
     tokens = tokens[:-1] if tokens and tokens[-1] in tokenizer.end_tokens else tokens
-    return {"role": "assistant", "content": tokenizer.decode(tokens), "tokens": tokens}
+    return {"role": "assistant", "content": tokenizer.decode(tokens, opening=opening), "tokens": tokens}
 
 
 def fit(
@@ -63,9 +64,10 @@ def fit(
         del messages[first : first + pair]
         dropped += pair
         prompt = _encode(messages, chat, tokenizer)
-    if len(prompt.tokens) > room:
-        short = len(prompt.tokens) - room
-        messages[-1] = _without_beginning(messages[-1], short, tokenizer)
+    newest = messages[-1]
+    while len(prompt.tokens) > room:  # a text that was cut may take a token more than what was left of its tokens
+        short += len(prompt.tokens) - room
+        messages[-1] = _without_beginning(newest, short, tokenizer)
         prompt = _encode(messages, chat, tokenizer)
     return prompt, Cut(dropped, short) if dropped or short else None
 

@@ -4,8 +4,9 @@ import json
 
 import pytest
 
-from gpt.chat import ChatError, ChatTemplate, Message, Prompt, Span, plain
+from gpt.chat import ChatError, ChatTemplate, Message, Prompt, Span, joined, plain
 from gpt.tokenizer import Tokenizer
+from tests.test_encoders import pieces
 from tests.test_tokenizer import reference_of, varied_strings
 
 LLAMA3 = (
@@ -197,12 +198,19 @@ def test_templates_find_what_transformers_gives_them(smollm):
 FOLDERS = {
     "jinja file": {"chat_template.jinja": WORDS},
     "text": {"tokenizer_config.json": json.dumps({"chat_template": WORDS})},
-    "by name": {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "default", "template": WORDS}]})},
+    "by name": {
+        "tokenizer_config.json": json.dumps(
+            {"chat_template": [{"name": "tool_use", "template": "-"}, {"name": "default", "template": WORDS}]}
+        )
+    },
+    "the only one": {"tokenizer_config.json": json.dumps({"chat_template": [{"name": "chat", "template": WORDS}]})},
+    "json file": {"chat_template.json": json.dumps({"chat_template": WORDS})},
+    "jinja file first": {"chat_template.jinja": WORDS, "tokenizer_config.json": '{"chat_template": "-"}'},
 }
 
 
 @pytest.mark.parametrize("files", FOLDERS)
-def test_a_folder_holds_its_template_in_one_of_three_places(tmp_path, smollm, files):
+def test_a_folder_holds_its_template_in_one_of_four_places(tmp_path, smollm, files):
     for name, content in FOLDERS[files].items():
         (tmp_path / name).write_text(content)
     assert ChatTemplate.from_folder(tmp_path, smollm).source == WORDS
@@ -226,3 +234,27 @@ def test_plain_text_is_one_span_after_the_beginning_that_the_checkpoint_wants(fi
     prompt = plain("a", wanting)
     assert prompt.tokens == [1, *smollm.encode("a")]
     assert [s.role for s in prompt.spans] == ["template", "text"]
+
+
+def test_a_conversation_without_a_template_is_one_text_with_blank_lines(fields, smollm):
+    wanting = Tokenizer.from_gguf({**fields, "tokenizer.ggml.add_bos_token": True})
+    given = messages(("user", "Once upon a time"), ("assistant", " there was"), ("user", "a <|im_end|>"))
+    prompt = joined(given, wanting)
+    text = "Once upon a time\n\n there was\n\na <|im_end|>"
+    assert prompt.tokens == [1, *smollm.encode(text)]
+    assert [s.role for s in prompt.spans] == ["template", "user", "template", "assistant", "template", "user"]
+    assert [s.text for s in prompt.spans if s.message is not None] == [m["content"] for m in given]
+    assert_covered(prompt)
+
+
+def test_without_a_template_a_reply_keeps_its_own_tokens_and_gets_no_space(tmp_path):
+    pieces().save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_folder(tmp_path)
+    reply = {
+        "role": "assistant",
+        "content": "ab",
+        "tokens": [token for c in "ab" for token in ours.locate(c, "text")[0]],
+    }
+    prompt = joined([*messages(("user", "one")), reply, *messages(("user", "two"))], ours)
+    assert ours.decode(prompt.tokens) == "oneab\n\ntwo"
+    assert next(prompt.tokens[s.start : s.end] for s in prompt.spans if s.message == 1) == reply["tokens"]
