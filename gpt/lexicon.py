@@ -292,7 +292,8 @@ class _Plain:
         self.special_token_ids = [t for t in range(n_vocab) if tokenizer.is_special(t)]
 
     def __call__(self, text: str | bytes) -> list[int]:
-        return self._tokenizer.encode(text if isinstance(text, str) else text.decode("utf-8", "replace"))
+        text = text if isinstance(text, str) else text.decode("utf-8", "replace")
+        return self._tokenizer.locate(text, "text")[0]  # without a space of the tokenizer's own
 
 
 # ---- grammars as the library writes them -----------------------------------------------------------------------

@@ -5,6 +5,8 @@ import pytest
 from gpt.cache import KVCache
 from gpt.chat import ChatTemplate, Message
 from gpt.conversation import fit, messages_of
+from gpt.engine import Engine
+from gpt.params import SamplingParams
 from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 from tests import family_templates as families
@@ -73,3 +75,19 @@ def test_a_text_that_was_cut_fits_even_if_it_takes_a_token_more(llama):
         assert cut.tokens
     with pytest.raises(ValueError, match="takes up the whole context"):
         fit(messages(("user", "x")), None, llama, 0)
+
+
+@pytest.mark.parametrize("stop", [(), ("zz",)])
+@pytest.mark.parametrize("raw", [False, True])
+def test_what_is_streamed_is_what_the_message_says(llama, stop, raw):
+    chat = ChatTemplate(families.LLAMA2, llama, {"bos_token": "<s>", "eos_token": "</s>"})
+    engine = Engine(random_model(vocab_size=llama.n_vocab), llama, chat, "tiny")
+    space = llama.locate(" the", "text")[0][0]
+    params = SamplingParams(max_new_tokens=12, stop=stop, logit_bias=(((space,), 100.0),))
+    for seed in range(3):
+        session = engine.session("Hi", params, seed, raw=raw)
+        shown = "".join(event.text for event in engine.stream(session))
+        reply = session.tokens[session.reply_start :]
+        assert llama.token_bytes(reply[0]).startswith(b" ")
+        assert llama.decode(reply, opening=not raw).startswith(shown)
+        assert shown.startswith(" ") is raw

@@ -14,6 +14,7 @@ from gpt.lexicon import Lexicon
 from gpt.params import SamplingParams
 from gpt.sampling import Step, pick, shape_logits, uniform
 from gpt.tokenizer import Tokenizer
+from tests.test_encoders import pieces as sentencepiece
 
 V = 258
 PERSON = json.dumps(
@@ -111,8 +112,8 @@ class Letters:
     def is_special(self, token: int) -> bool:
         return False
 
-    def encode(self, text: str) -> list[int]:
-        return ["ab".index(letter) * 2 for letter in text]
+    def locate(self, text: str, after: str) -> tuple[list[int], list[int]]:
+        return ["ab".index(letter) * 2 for letter in text], list(range(len(text)))
 
 
 def test_a_ban_of_everything_is_refused_and_stops_nothing():
@@ -328,3 +329,13 @@ def test_a_forked_process_can_use_it_though_another_thread_held_its_lock(tokeniz
     done.set()
     thread.join()
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def test_a_tokenizer_that_puts_spaces_before_text_keeps_to_a_grammar_all_the_same(tmp_path):
+    sentencepiece().save(str(tmp_path / "tokenizer.json"))
+    ours = Tokenizer.from_folder(tmp_path)
+    lexicon = Lexicon(ours, ours.n_vocab)
+    for seed, (kind, text) in enumerate([("choice", "yes please\nno"), ("regex", "[a-z]+ [a-z]+"), ("choice", "你好")]):
+        reply = write(lexicon, seed, 60, ours.locate("yes no a b", "text")[0], grammar=(kind, text))
+        shown = ours.decode(reply, specials=False)
+        assert shown in text.splitlines() if kind == "choice" else re.fullmatch(text, shown)
