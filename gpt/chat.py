@@ -87,7 +87,8 @@ class ChatTemplate:
         """The template in a GGUF file's metadata, or None when it has none."""
         source = fields.get("tokenizer.chat_template")
         keys = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
-        ids = {name: fields.get(f"tokenizer.ggml.{key}_token_id") for name, key in keys.items()}
+        usual = {"bos_token": 1, "eos_token": 2} if fields.get("tokenizer.ggml.model") == "llama" else {}
+        ids = {name: fields.get(f"tokenizer.ggml.{key}_token_id", usual.get(name)) for name, key in keys.items()}
         names = {name: tokenizer.decode([token]) for name, token in ids.items() if token is not None}
         return cls(source, tokenizer, names) if source else None
 

@@ -8,7 +8,7 @@ import json
 import re
 import threading
 from collections.abc import Callable
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import accumulate, chain
 from typing import Any, Literal, Protocol
 
@@ -189,6 +189,7 @@ def _composed(text: str) -> tuple[str, list[int] | None]:
     return NFC().normalize_str(text), [start for start, _ in encoding.offsets]
 
 
+@cache
 def _characters() -> Any:
     """A tokenizer whose every token is one character in form C."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers

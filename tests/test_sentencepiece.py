@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 from tokenizers import Tokenizer as Reference
 
+from gpt.chat import ChatTemplate
 from gpt.tokenizer import Tokenizer
 from gpt.vocabulary import TokenizerError
 from tests.test_encoders import TEXTS, pieces
@@ -149,6 +150,13 @@ def test_a_gguf_with_gemmas_pieces_puts_no_space_before_a_text(gemma):
     ours = Tokenizer.from_gguf(fields_of(gemma, add_space_prefix=False, add_bos_token=False))
     assert_same(ours, gemma)
     assert ours.bos is None
+
+
+def test_a_template_in_a_gguf_that_names_no_tokens_prints_the_usual_ones(llama):
+    fields = fields_of(llama) | {"tokenizer.chat_template": "{{ bos_token }}{{ messages[0].content }}{{ eos_token }}"}
+    ours = Tokenizer.from_gguf(fields)
+    prompt = ChatTemplate.from_gguf(fields, ours).encode([{"role": "user", "content": "the"}])
+    assert prompt.tokens == [1, *ours.locate("the", "control")[0], 2]
 
 
 def test_control_tokens_of_phi_3_take_white_space_along(llama):
