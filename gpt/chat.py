@@ -1,10 +1,11 @@
 """Conversations to tokens, through the chat template that the checkpoint brings, with a role for every token.
 
-The template never sees what was written: each content is a placeholder while it renders. So the result falls into the
-template's own text, where names of control tokens become those tokens, and contents, where they stay text. Only strings
-that the template looks for, such as </think>, stand in contents as they are, so that it drops what it would drop. White
-space around a content is kept even where a template would trim it. What stands between control tokens is encoded in one
-go, as in training. Source: `apply_chat_template` of Hugging Face transformers.
+Each content is a placeholder while the template renders. So the result falls into the template's own text, where names
+of control tokens become those tokens, and contents, where they stay text. What it makes of the contents themselves is
+only compared: where that differs, strings that the template looks for, such as </think>, are left to be seen, so that
+it drops what it would drop; where it still differs, the template is refused. White space around a content is kept even
+where a template would trim it. What stands between control tokens is encoded in one go, as in training. Source:
+`apply_chat_template` of Hugging Face transformers.
 """
 
 import re
@@ -107,7 +108,7 @@ class ChatTemplate:
         """Whether a conversation may begin with a system prompt. Otherwise `encode` raises ChatError for one."""
         asked: list[Message] = [{"role": role, "content": "a"} for role in ("system", "user")]
         try:
-            events = self._events([Hidden(message, i, None) for i, message in enumerate(asked)], True)
+            events = self._events(_hidden(asked, None), True)
         except ChatError:
             return False
         return any(isinstance(event, Chunk) and event.message == 0 for event in events)
@@ -120,15 +121,13 @@ class ChatTemplate:
         something with contents that cannot be followed.
         """
         _check(messages)
-        hidden = [Hidden(message, i, self._marks) for i, message in enumerate(messages)]
         try:
-            first, *events = self._events(hidden, reply)
-            self._check_events([first, *events], hidden, reply)
+            marks, first, *events = self._followed(messages, reply)
         except ChatError as error:
             if messages[0]["role"] != "system" or self.takes_system:
                 raise
             raise ChatError(f"{error}; it takes no system prompt, so leave that empty") from error
-        before, default, after = self._opening(first, messages, reply)
+        before, default, after = self._opening(first, messages, reply, marks)
         builder = _Builder(self._tokenizer)
         builder.add_template(before)
         builder.add_content("system", default, default)
@@ -140,35 +139,47 @@ class ChatTemplate:
                 builder.add_template(event)
         return _with_unseen(builder.finish(), messages)
 
+    def _followed(self, messages: Sequence[Message], reply: bool) -> list[Any]:
+        """The marks at which contents had to be cut (None: nowhere), then `_events` that were found right."""
+        whole, cut = _hidden(messages, None), _hidden(messages, self._marks)
+        try:
+            return [None, *self._checked(whole, reply)]
+        except ChatError:
+            if [h.shown for h in cut] == [h.shown for h in whole]:
+                raise
+        return [self._marks, *self._checked(cut, reply)]
+
     def _events(self, hidden: Sequence[Hidden], reply: bool) -> list[str | Chunk]:
         """What the template makes of a conversation: text of its own first, then parts of contents and text in turn."""
         shown: list[Message] = [{"role": h.role, "content": h.shown} for h in hidden]
         return parsed(self._template.render(shown, reply), hidden)
 
-    def _check_events(self, events: list[str | Chunk], hidden: Sequence[Hidden], reply: bool) -> None:
-        """Refuse what differs, but for white space, from what the template makes of the contents themselves."""
+    def _checked(self, hidden: Sequence[Hidden], reply: bool) -> list[str | Chunk]:
+        """Events that differ in white space alone from what the template makes of the contents themselves."""
+        events = self._events(hidden, reply)
         seen = {event.message for event in events if isinstance(event, Chunk)}
         for index, h in enumerate(hidden):
             moves = h.role == "system" and self.takes_system  # it is shown with the newest question, or not at all
             if h.content and h.is_whole and index not in seen and not moves:
                 raise ChatError(f"the chat template has no place for message {index}, of the {h.role}")
-        if any(h.shown and not h.content for h in hidden):  # an empty reply is shown as if it said something
-            return
-        given: list[Message] = [{"role": h.role, "content": h.content} for h in hidden]
-        ours = (e if isinstance(e, str) else hidden[e.message].content[e.start : e.end] for e in events)
+        given: list[Message] = [{"role": h.role, "content": h.content or h.shown} for h in hidden]
+        ours = (e if isinstance(e, str) else hidden[e.message].text(e) for e in events)
         if "".join("".join(ours).split()) != "".join(self._template.render(given, reply).split()):
             raise ChatError("the chat template changes contents in a way that cannot be followed; use plain text")
+        return events
 
-    def _opening(self, first: str, messages: Sequence[Message], reply: bool) -> tuple[str, str, str]:
+    def _opening(
+        self, first: str, messages: Sequence[Message], reply: bool, marks: re.Pattern[str] | None
+    ) -> tuple[str, str, str]:
         """`first`, the text before the first content, around the template's own system prompt ("" for none).
 
         That prompt is what stands in the place of a system prompt that is given.
         """
         if messages[0]["role"] == "system" or not self.takes_system:
             return first, "", ""
-        asked = [{"role": "system", "content": "given"}, *messages]
+        given: Message = {"role": "system", "content": "given"}
         try:
-            events = self._events([Hidden(message, i, self._marks) for i, message in enumerate(asked)], reply)
+            events = self._events(_hidden([given, *messages], marks), reply)
         except ChatError:  # it takes one in other conversations only
             return first, "", ""
         if len(events) > 2 and events[1].message == 0:
@@ -177,6 +188,10 @@ class ChatTemplate:
             if first == before + default + after and self._tokenizer.split(default) == [default]:
                 return before, default, after
         return first, "", ""
+
+
+def _hidden(messages: Sequence[Message], marks: re.Pattern[str] | None) -> list[Hidden]:
+    return [Hidden(message, index, marks) for index, message in enumerate(messages)]
 
 
 def _with_unseen(prompt: Prompt, messages: Sequence[Message]) -> Prompt:

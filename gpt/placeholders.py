@@ -36,6 +36,8 @@ class Hidden:
         self.parts: list[tuple[int, int]] = []
         self.gaps, at = [""], 0
         pieces = marks.split(self.content) if marks else [self.content]
+        if self.role == "user" and not any(pieces[::2]):
+            pieces = [self.content]  # words that a template knows, and all that the user wrote
         for i, piece in enumerate(pieces):
             hide = piece if self.content else message.get("tokens") is not None
             if i % 2 or not hide:
@@ -47,6 +49,10 @@ class Hidden:
         holders = [_placeholder(index, part) for part in range(len(self.parts))]
         self.is_whole = len(holders) == 1 and not any(self.gaps)
         self.shown = self.gaps[0] + "".join(a + b for a, b in zip(holders, self.gaps[1:], strict=True))
+
+    def text(self, chunk: Chunk) -> str:
+        """What a chunk shows; its placeholder for a reply that is empty."""
+        return self.content[chunk.start : chunk.end] if self.content else self.shown
 
 
 def _placeholder(message: int, part: int) -> str:

@@ -207,7 +207,7 @@ def test_what_a_user_types_of_it_is_the_users(qwen3, typed):
     for index, content in ((0, typed), (2, f"more {typed}")):
         spans = [s for s in prompt.spans if s.message == index]
         shown = qwen3.tokenizer.decode(prompt.tokens[spans[0].start : spans[-1].end])
-        assert content == "</think>" or shown == content
+        assert shown == content
         assert {s.text for s in spans} == {content}
 
 
@@ -250,3 +250,27 @@ def test_a_template_that_leaves_a_system_prompt_out_says_so(qwen3):
     with pytest.raises(ChatError, match=r"no place for message 0, .* no system prompt, so leave that empty"):
         chat.encode(messages(("system", "Be brief."), ("user", "Hi")))
     assert chat.encode(messages(("user", "Hi"))).tokens == qwen3.tokenizer.encode("Hi")
+
+
+def test_a_word_that_a_template_knows_is_the_users_when_a_user_types_it(tmp_path):
+    family = Family("GEMMA2", tmp_path)
+    given = messages(("user", "model"), ("assistant", "model"), ("user", "user model"))
+    prompt = family.chat.encode(given)
+    assert prompt.tokens == family.theirs(given)
+    assert [s.text for s in prompt.spans if s.end > s.start and s.message is not None] == [m["content"] for m in given]
+
+
+def test_thought_is_left_out_beside_an_empty_reply_too(qwen3):
+    empty = {"role": "assistant", "content": "", "tokens": []}
+    given = messages(("user", "Hi"), ("assistant", THOUGHT), ("user", "More"))
+    prompt = qwen3.chat.encode([*given, empty, *messages(("user", "Hello?"))])
+    assert "greets" not in qwen3.tokenizer.decode(prompt.tokens)
+    assert [s.message for s in prompt.spans if s.message is not None] == [0, 1, 2, 3, 4]
+
+
+def test_a_mark_that_is_all_a_user_wrote_is_the_users_where_contents_are_cut(qwen3):
+    given = messages(("user", "</think>"), ("assistant", THOUGHT), ("user", "</think>"))
+    prompt = qwen3.chat.encode(given)
+    assert prompt.tokens == qwen3.theirs(given)
+    said = [prompt.tokens[s.start : s.end] for s in prompt.spans if s.role == "user"]
+    assert [qwen3.tokenizer.decode(tokens) for tokens in said] == ["</think>", "</think>"]
