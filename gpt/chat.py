@@ -21,7 +21,7 @@ from gpt.encoders import After
 from gpt.placeholders import Chunk, Hidden, parsed
 from gpt.template import ChatError, Message, Template
 from gpt.tokenizer import Tokenizer
-from gpt.vocabulary import read_json, token_name
+from gpt.vocabulary import read_config, read_json, token_name
 
 __all__ = ["ROLES", "ChatError", "ChatTemplate", "Message", "Prompt", "Span", "joined", "plain"]
 
@@ -96,7 +96,7 @@ class ChatTemplate:
     @classmethod
     def from_folder(cls, path: Path, tokenizer: Tokenizer) -> "ChatTemplate | None":
         """The template of a folder in Hugging Face layout, or None when it has none."""
-        config, file = read_json(Path(path) / "tokenizer_config.json"), Path(path) / "chat_template.jinja"
+        config, file = read_config(Path(path)), Path(path) / "chat_template.jinja"
         source = file.read_text("utf-8") if file.exists() else config.get("chat_template")
         source = _default(source or read_json(Path(path) / "chat_template.json").get("chat_template"))
         keys = ("bos_token", "eos_token", "unk_token", "pad_token")

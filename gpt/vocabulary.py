@@ -19,7 +19,7 @@ from gpt.cuts import BYTE_LEVEL_CUTS, GPT2, Cut, byte_level, pattern_of, steps
 from gpt.sentencepiece import CONTROL, NORMAL, UNKNOWN, USER_DEFINED, Pieces, pieces_of_file
 from gpt.spelling import TokenizerError, names_of, opens, table_of
 
-__all__ = ["TokenizerError", "Vocabulary", "from_folder", "from_gguf", "read_json", "token_name"]
+__all__ = ["TokenizerError", "Vocabulary", "from_folder", "from_gguf", "read_config", "read_json", "token_name"]
 
 # Ends of a turn or a document whatever eos says: a checkpoint has nothing to say after one of its own.
 _END_NAMES = ("<|im_end|>", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|end|>", "<|user|>")
@@ -105,9 +105,11 @@ def _gguf_entries(tokens: list[str], kinds: list[int], phi3: bool) -> list[dict[
 @_refusing_damage()
 def from_folder(path: Path) -> Vocabulary:
     """The tokenizer of a folder in Hugging Face layout. Raises TokenizerError when there is none to read."""
-    config = read_json(path / "tokenizer_config.json")
+    config = read_config(path)
     spec = read_json(path / "tokenizer.json") or _spec_of_files(path, config)
-    ids = {e["content"]: e["id"] for e in spec.get("added_tokens") or []}
+    vocab = spec["model"]["vocab"]
+    ids = dict(vocab) if isinstance(vocab, dict) else {}
+    ids |= {e["content"]: e["id"] for e in spec.get("added_tokens") or []}
     eos, bos = (ids.get(token_name(config.get(key))) for key in ("eos_token", "bos_token"))
     files = ("config.json", "generation_config.json")
     values = (read_json(path / name).get("eos_token_id") for name in files)
@@ -125,6 +127,12 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise TokenizerError(f"{path} must hold a JSON object, not a {type(value).__name__}; fetch it again")
     return value
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """A folder's tokenizer_config.json, with the names of control tokens that only special_tokens_map.json gives."""
+    config = read_json(path / "tokenizer_config.json")
+    return read_json(path / "special_tokens_map.json") | {k: v for k, v in config.items() if v is not None}
 
 
 def token_name(value: Any) -> str | None:

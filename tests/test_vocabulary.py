@@ -124,3 +124,29 @@ def test_vocab_json_of_another_tokenizer_needs_its_tokenizer_json(tmp_path):
     (tmp_path / "tokenizer_config.json").write_text('{"tokenizer_class": "CodeGenTokenizer"}')
     with pytest.raises(TokenizerError, match="does not say how CodeGenTokenizer cuts text"):
         Tokenizer.from_folder(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "kind", ["Qwen2Tokenizer", "GPT2Tokenizer", "GPTNeoXTokenizer", "LlamaTokenizer", "GemmaTokenizer"]
+)
+def test_folders_as_transformers_saves_them_are_read(tmp_path, kind):
+    transformers = pytest.importorskip("transformers")
+    byte_level = not kind.startswith(("Llama", "Gemma"))
+    model = json.loads((byte_bpe(split(cuts.QWEN2)) if byte_level else pieces()).to_str())["model"]
+    theirs = getattr(transformers, kind)(vocab=model["vocab"], merges=[tuple(pair) for pair in model["merges"]])
+    theirs.save_pretrained(tmp_path)
+    ours = Tokenizer.from_folder(tmp_path)
+    for text in TEXTS:
+        if "<" not in text:
+            assert ours.encode(text) == theirs.encode(text, add_special_tokens=False), repr(text)
+    assert ours.end_tokens == {theirs.eos_token_id}
+    assert (type(ours._encoder) is _ByteBPE) is byte_level
+
+
+def test_names_of_control_tokens_may_stand_in_a_file_of_their_own(tmp_path):
+    pieces().save(str(tmp_path / "tokenizer.json"))
+    (tmp_path / "tokenizer_config.json").write_text('{"add_bos_token": true, "bos_token": null}')
+    (tmp_path / "special_tokens_map.json").write_text('{"bos_token": {"content": "<s>"}, "eos_token": "▁the"}')
+    ours = Tokenizer.from_folder(tmp_path)
+    assert ours.bos == 1
+    assert ours.end_tokens == {2, *ours.encode("the")}
