@@ -103,7 +103,9 @@ def pieces_of_file(path: Path, every: bool) -> Pieces:
     try:
         return _pieces(path.read_bytes(), every)
     except (IndexError, struct.error, UnicodeDecodeError, TypeError, AttributeError) as error:
-        raise TokenizerError(f"{path} is not a SentencePiece file ({error}); fetch the file again") from error
+        raise TokenizerError(
+            f"{path} is not a SentencePiece file ({error}); add the checkpoint's tokenizer.json"
+        ) from error
 
 
 def _pieces(data: bytes, every: bool) -> Pieces:

@@ -71,7 +71,7 @@ def from_gguf(fields: dict[str, Any]) -> Vocabulary:
         spec = byte_level({name: i for i, name in enumerate(tokens)}, get("merges") or [], cut)
         wants_bos, bos, eos = cut.bos, None, None
     else:
-        spec = Pieces(tokens, get("scores") or [], kinds, prefix=get("add_space_prefix", True)).spec()
+        spec = Pieces(tokens, get("scores") or [], kinds, get("add_space_prefix", True), _spaced(tokens, kinds)).spec()
         wants_bos, bos, eos = True, 1, 2
     spec["added_tokens"] = _gguf_entries(tokens, kinds, get("general.architecture") == "phi3" and kind == "llama")
     bos = get("bos_token_id", bos) if get("add_bos_token", wants_bos) else None
@@ -86,6 +86,15 @@ def _cut(name: str | None, architecture: str | None) -> Cut:
         known = ", ".join(BYTE_LEVEL_CUTS)
         raise TokenizerError(f"tokenizer.ggml.pre must be one of {known}, got {name!r}; use a newer or another file")
     return BYTE_LEVEL_CUTS[name]
+
+
+def _spaced(tokens: list[str], kinds: list[int]) -> bool:
+    """Whether a space goes before text after control tokens as well.
+
+    The file does not say so. Of the families, only Mistral's tokenizers of version 3, in which [INST] is a control
+    token, were trained without.
+    """
+    return ("[INST]", CONTROL) not in zip(tokens, kinds, strict=False)
 
 
 def _gguf_entries(tokens: list[str], kinds: list[int], phi3: bool) -> list[dict[str, Any]]:

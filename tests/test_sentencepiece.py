@@ -170,3 +170,15 @@ def test_control_tokens_of_phi_3_take_white_space_along(llama):
     assert phi.split("<|user|>\n x<|end|> <|endoftext|> ") == [user, "x", user + 1, user + 2, " "]
     assert phi.end_tokens == {2, user, user + 1, user + 2}
     assert Tokenizer.from_gguf({**fields, "general.architecture": "llama"}).split("<|user|> x") == [user, " x"]
+
+
+def test_after_control_tokens_of_mistrals_third_version_text_gets_no_space():
+    made = pieces(every=False)
+    fields = fields_of(made)
+    made.add_special_tokens(["[INST]"])
+    fields["tokenizer.ggml.tokens"].append("[INST]")
+    fields["tokenizer.ggml.scores"].append(0.0)
+    fields["tokenizer.ggml.token_type"].append(CONTROL)
+    ours = Tokenizer.from_gguf(fields)
+    assert ours.encode("[INST] the cat", specials=True) == made.encode("[INST] the cat", add_special_tokens=False).ids
+    assert_same(ours, made)
