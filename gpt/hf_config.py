@@ -20,7 +20,9 @@ def config_from_hf(c: Values) -> GPTConfig:
         method = c["quantization_config"].get("quant_method", "unknown")
         raise UnsupportedModel(f"its weights are quantised ({method}); use full precision, or a GGUF file")
     if c.get("model_type") == "gemma3":  # a model that also sees: its text part is a model of its own
-        return config_from_hf({"model_type": "gemma3_text", **need(c, "text_config")})
+        text = {"model_type": "gemma3_text", **need(c, "text_config")}
+        refuse_unless(text, "final_logit_softcapping", (None,))  # which transformers leaves out where there are eyes
+        return config_from_hf(text)
     name = c.get("model_type")
     if name not in FAMILIES:
         raise UnsupportedModel(unsupported(name))

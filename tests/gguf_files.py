@@ -55,7 +55,7 @@ def metadata(writer: gguf.GGUFWriter, config, name: str) -> None:
     writer.add_embedding_length(config.hidden_size)
     writer.add_feed_forward_length(inner)
     writer.add_head_count(config.num_attention_heads)
-    writer.add_array("tokenizer.ggml.tokens", [f"token {i}" for i in range(config.vocab_size)])
+    tokenizer(writer, config.vocab_size)
     if name in ("gpt2", "gptneox"):
         writer.add_layer_norm_eps(getattr(config, "layer_norm_epsilon", None) or config.layer_norm_eps)
     else:
@@ -74,6 +74,19 @@ def metadata(writer: gguf.GGUFWriter, config, name: str) -> None:
         writer.add_attn_logit_softcapping(config.attn_logit_softcapping)
     if name.startswith("gemma"):
         writer.add_final_logit_softcapping(config.final_logit_softcapping)
+
+
+def tokenizer(writer: gguf.GGUFWriter, vocab_size: int) -> None:
+    """One that llama.cpp takes: a letter each."""
+    letters = [chr(33 + i) for i in range(vocab_size)]
+    writer.add_tokenizer_model("gpt2")
+    writer.add_tokenizer_pre("gpt-2")
+    writer.add_token_list(letters)
+    writer.add_token_types([1] * vocab_size)
+    writer.add_token_merges([" ".join(letters[:2])])
+    writer.add_bos_token_id(0)
+    writer.add_eos_token_id(1)
+    writer.add_add_bos_token(False)
 
 
 def rope(writer: gguf.GGUFWriter, config, head_dim: int) -> None:

@@ -26,7 +26,8 @@ def test_gpt2_config_is_translated():
 @pytest.mark.parametrize(
     ("changes", "named"),
     [
-        ({"model_type": "mamba"}, "mamba"),
+        ({"model_type": "mamba"}, r"'mamba' is not supported; supported are gemma2, .* the text part of gemma3"),
+        *(({"model_type": name}, name) for name in ("mixtral", "qwen3_moe", "falcon", "bloom", "gemma", "gpt_oss")),
         ({"hidden_act": "gelu"}, "hidden_act"),
         ({"rope_scaling": {"rope_type": "mrope", "factor": 4}}, "mrope"),
         ({"partial_rotary_factor": 0.5}, "a part of the head"),
@@ -37,6 +38,7 @@ def test_gpt2_config_is_translated():
         ({"model_type": "gemma2", "use_bidirectional_attention": True}, "use_bidirectional_attention"),
         ({"model_type": "gemma3_text", "attn_logit_softcapping": 50.0}, "attn_logit_softcapping"),
         ({"model_type": "gemma3_text", "rope_scaling": {"rope_type": "yarn", "factor": 4}}, "yarn"),
+        ({"model_type": "gemma3", "text_config": {"final_logit_softcapping": 30.0}}, "final_logit_softcapping"),
         ({"model_type": "gpt2", "n_layer": 1, "scale_attn_weights": False}, "scale_attn_weights"),
     ],
 )

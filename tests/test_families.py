@@ -72,6 +72,25 @@ def test_patterns_and_logits_equal_the_reference_however_a_text_was_read(ours, t
     torch.testing.assert_close(patterns_of(session), theirs[1], atol=1e-5, rtol=0)
 
 
+def test_the_text_part_of_a_model_that_also_sees_is_loaded_alone(tmp_path):
+    from transformers import Gemma3Config, Gemma3ForConditionalGeneration
+
+    text = made("gemma3_text", final_logit_softcapping=None).config.to_dict()
+    eyes = dict(model_type="siglip_vision_model", hidden_size=16, intermediate_size=16, num_hidden_layers=1,
+                num_attention_heads=2, image_size=28, patch_size=14)  # fmt: skip
+    config = Gemma3Config(text_config=text, vision_config=eyes, mm_tokens_per_image=4, image_token_index=5)
+    torch.manual_seed(0)
+    reference = Gemma3ForConditionalGeneration(config).eval()
+    reference.save_pretrained(tmp_path)
+    reference.set_attn_implementation("eager")
+    tokens = TOKENS[TOKENS != 5]
+    logits, _ = answers(reference, tokens)
+    model = open_checkpoint(tmp_path).model()
+    with torch.inference_mode():
+        assert_equal(model(tokens[None], torch.arange(len(tokens)))[0], logits)
+    assert model.config.family == "gemma3_text"
+
+
 # ---- what is made of patterns ------------------------------------------------------------------------------
 
 ODD = ("gemma2", "qwen3, windows, yarn", "smollm3, windows")

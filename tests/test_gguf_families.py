@@ -1,5 +1,10 @@
 """A GGUF file of every family that GGUF knows gives what the model that it was written from computes."""
 
+import json
+import subprocess
+import sys
+from importlib.util import find_spec
+
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Quant
@@ -9,7 +14,7 @@ from gpt.gguf_config import ARCHITECTURES, config_from_gguf
 from gpt.native import kernels
 from gpt.quant import is_quantised
 from tests import gguf_files
-from tests.families import LENGTH, TOKENS, answers, made
+from tests.families import LENGTH, TOKENS, VOCAB, answers, made
 from tests.test_families import assert_equal, patterns_of, read
 
 FILES = {
@@ -25,12 +30,12 @@ FILES = {
     "smollm3": dict(num_hidden_layers=4, no_rope_layers=None),
     "mistral, no window, wide heads": {},
     "qwen2": {},
-    "qwen3": {},
-    "olmo2": {},
+    "qwen3": dict(attention_bias=False),
+    "olmo2": dict(attention_bias=False),
     "gemma2": dict(query_pre_attn_scalar=12),
     "gemma3_text": dict(query_pre_attn_scalar=12, num_hidden_layers=6, layer_types=None, rope_local_base_freq=10_000.0),
     "phi3": {},
-    "phi3, longrope": {},
+    "phi3, longrope": dict(original_max_position_embeddings=400, max_position_embeddings=1000),
     "phi3, a part of the head": {},
 }
 """Variant of tests.families -> what GGUF cannot say of it, set to what llama.cpp takes for granted."""
@@ -69,6 +74,30 @@ def test_a_model_left_in_its_codes_computes_the_same(tmp_path, variant):
     with torch.inference_mode():
         assert_equal(model(TOKENS[None], torch.arange(LENGTH))[0], logits)
     torch.testing.assert_close(patterns_of(read(model, (9, 13))[0]), patterns, atol=2e-5, rtol=0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(find_spec("xllamacpp") is None, reason="needs llama.cpp")
+def test_llama_cpp_computes_the_same_from_these_files(tmp_path):
+    """So that files made here are what its converter makes: 0.05 is what its 16-bit keys and values cost at most."""
+    variants = [variant for variant in FILES if variant not in UNLIKE]
+    files, expected = [str(tmp_path / f"{i}.gguf") for i in range(len(variants))], []
+    for path, variant in zip(files, variants, strict=True):
+        reference = made(variant, **FILES[variant])
+        gguf_files.write(path, reference)
+        expected.append(answers(reference)[0][-1].log_softmax(-1))
+    command = [sys.executable, "-m", "tests.llamacpp_logits", ",".join(map(str, (VOCAB, *TOKENS.tolist()))), *files]
+    told = json.loads(subprocess.run(command, capture_output=True, check=True, text=True).stdout.splitlines()[-1])
+    for variant, logprobs, wanted in zip(variants, told, expected, strict=True):
+        likely = wanted > -15
+        assert wanted[likely].std() > 1
+        assert (torch.tensor(logprobs) - wanted)[likely].abs().max() < 0.05, variant
+
+
+UNLIKE = {
+    "gpt_neox, one after the other": "llama.cpp has none without biases",
+    "phi3": "llama.cpp leaves its window out",
+}
 
 
 def test_every_architecture_of_the_table_has_a_file_here():

@@ -53,8 +53,9 @@ def test_the_same_steps_give_the_same_bits(references):
     assert torch.equal(first, second)
 
 
-def test_several_sequences_in_one_forward_do_not_see_each_other(references):
-    _, model = references["llama"]
+@pytest.mark.parametrize("family", FAMILIES)
+def test_several_sequences_in_one_forward_do_not_see_each_other(references, family):
+    _, model = references[family]
     _, cache_a = fed(model, [TOKENS[:5]])
     _, cache_b = fed(model, [TOKENS[5:12]])
     packed = PackedCaches([cache_a, cache_b], [3, 1])  # one reads a chunk while the other decodes
