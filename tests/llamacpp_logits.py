@@ -1,7 +1,7 @@
 """What llama.cpp makes of GGUF files: `python -m tests.llamacpp_logits vocab_size,token,... file ...`.
 
-It prints JSON, a list for each file: the logarithm of every token's probability to come after these tokens. It runs in a
-process of its own, because llama.cpp merely loaded slows torch down.
+It prints JSON, a list for each file: the logarithm of every token's probability to come after these tokens. It runs in
+a process of its own, because llama.cpp merely loaded slows torch down.
 """
 
 import json

@@ -13,6 +13,7 @@ from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausa
 
 from gpt.catalog import DEFAULT, resolve
 from gpt.checkpoint import Checkpoint, CheckpointError, open_checkpoint
+from gpt.weights import GGUFFile
 
 torch.set_num_threads(1)
 TOKENS = torch.tensor([[3, 1, 4, 1, 5, 92, 65, 35, 8, 9, 79, 3]])
@@ -328,6 +329,25 @@ def llama_gguf(tmp_path) -> Path:
 def test_a_gguf_file_gives_the_logits_of_transformers(reference, tmp_path, kind):
     path = write_gguf(tmp_path / "tiny.gguf", reference, kind)
     assert_same_logits(open_checkpoint(path), reference)
+
+
+READABLE = [kind for kind in Quant if kind in gguf.quants._type_traits or kind in (Quant.F32, Quant.F16)]
+
+
+@pytest.mark.parametrize("kind", READABLE, ids=lambda kind: kind.name)
+def test_every_kind_of_numbers_that_the_library_reads_is_read(tmp_path, kind, monkeypatch):
+    per_block, block_bytes = gguf.GGML_QUANT_SIZES[kind]
+    rows = np.random.default_rng(1).integers(0, 60, (6, max(512 // per_block, 1) * block_bytes), np.uint8)
+    writer = gguf.GGUFWriter(tmp_path / "one.gguf", "llama")
+    writer.add_tensor("matrix", rows, raw_dtype=kind)
+    for step in (writer.write_header_to_file, writer.write_kv_data_to_file, writer.write_tensors_to_file):
+        step()
+    writer.close()
+    monkeypatch.setattr("gpt.weights._PIECE", 700)
+    file = GGUFFile(tmp_path / "one.gguf")
+    out = torch.empty(file.shapes["matrix"])
+    file.copy("matrix", out)
+    assert np.array_equal(out.numpy(), gguf.dequantize(rows, kind), equal_nan=True)
 
 
 def test_pieces_smaller_than_a_tensor_change_nothing(tmp_path, monkeypatch):

@@ -47,6 +47,44 @@ def test_what_cannot_be_expressed_is_refused_by_name(changes, named):
         config_from_hf({**LLAMA, **changes})
 
 
+LONGROPE = {"rope_type": "longrope", "short_factor": [1.0] * 4, "long_factor": [2.0] * 4}
+
+
+@pytest.mark.parametrize(
+    ("changes", "context"),
+    [
+        ({"rope_scaling": {"type": "dynamic", "factor": 4.0}}, 128),
+        ({"rope_scaling": {**LONGROPE, "original_max_position_embeddings": 32}}, 32),
+        ({"rope_scaling": {**LONGROPE, "long_factor": [1.0] * 4, "original_max_position_embeddings": 32}}, 128),
+        (
+            {"model_type": "phi3", "rope_scaling": {**LONGROPE, "type": "su"}, "original_max_position_embeddings": 64},
+            64,
+        ),
+        ({"rope_scaling": {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}}, 128),
+    ],
+)
+def test_rotary_positions_that_depend_on_the_length_of_a_text_run_where_they_do_not(changes, context):
+    assert config_from_hf({**LLAMA, **changes}).block_size == context
+
+
+def test_both_styles_of_describing_rotary_positions_are_read_alike():
+    scaling = {"rope_type": "linear", "factor": 2.0}
+    new = config_from_hf({**LLAMA, "rope_parameters": {**scaling, "rope_theta": 5e5}})
+    assert new == config_from_hf({**LLAMA, "rope_theta": 5e5, "rope_scaling": scaling})
+
+
+def test_what_published_files_leave_out_is_what_transformers_fills_in():
+    text = {"hidden_size": 2560, "intermediate_size": 10240, "num_hidden_layers": 34, "sliding_window": 1024,
+            "rope_scaling": {"factor": 8.0, "rope_type": "linear"}, "model_type": "gemma3_text"}  # fmt: skip
+    config = config_from_hf({"model_type": "gemma3", "text_config": text})
+    assert (config.n_head, config.n_kv_head, config.head_dim, config.vocab_size) == (8, 4, 256, 262_208)
+    assert (config.rope.theta, config.rope.factor, config.local_rope.theta) == (1e6, 8.0, 1e4)
+    assert config.windows[:7] == (1024, 1024, 1024, 1024, 1024, 0, 1024)
+    assert config.embed_scale == 2560**0.5
+    assert config_from_hf({**LLAMA, "model_type": "mistral"}).windows == (4096, 4096)
+    assert config_from_hf({**LLAMA, "model_type": "mistral", "sliding_window": None}).windows == ()
+
+
 def test_a_missing_key_is_named():
     with pytest.raises(ValueError, match="hidden_size"):
         config_from_hf({k: v for k, v in LLAMA.items() if k != "hidden_size"})
