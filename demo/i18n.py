@@ -552,8 +552,8 @@ PANELS = {
         "attn_what_value": "contribution",
         "attn_what_rest": "without the first",
         "attn_what_difference": "A − B",
-        "attn_what_tip": "Weight: after the softmax. Score: q·k/√d, before it. Contribution: weight × |v·W|, what the "
-        "key adds to the residual stream (Kobayashi et al. 2020), because weights alone mislead",
+        "attn_what_tip": "Weight: after the softmax. Score: q·k as scaled before it. Contribution: weight × |v·W|, "
+        "what the key adds to the residual stream (Kobayashi et al. 2020), because weights alone mislead",
         "attn_what_note_score": "Scores before the softmax: only their differences within a row count.",
         "attn_what_note_value": "Weight × |v·W|: large weights on small values add little, so sinks fade.",
         "attn_scale_linear": "linear",
@@ -941,8 +941,8 @@ PANELS = {
         "attn_what_value": "贡献",
         "attn_what_rest": "不含首词元",
         "attn_what_difference": "A − B",
-        "attn_what_tip": "权重：softmax 之后。得分：softmax 之前的 q·k/√d。贡献：权重 × |v·W|，即该键加到残差流中的量"
-        "（Kobayashi 等 2020），因为只看权重会误导",
+        "attn_what_tip": "权重：softmax 之后。得分：softmax 之前、缩放后的 q·k。贡献：权重 × |v·W|，即该键加到残差流中"
+        "的量（Kobayashi 等 2020），因为只看权重会误导",
         "attn_what_note_score": "softmax 之前的得分：只有同一行内的差值有意义。",
         "attn_what_note_value": "权重 × |v·W|：小的值即使权重大，贡献也小，汇聚因此淡去。",
         "attn_scale_linear": "线性",
