@@ -45,8 +45,9 @@ def config_from_gguf(fields: Mapping[str, Any], tensors: Collection[str], factor
     if name not in ARCHITECTURES:
         raise UnsupportedModel(unsupported(name))
     f = {key.removeprefix(f"{name}."): value for key, value in fields.items() if key.startswith(f"{name}.")}
-    if f.get("expert_count"):
-        raise UnsupportedModel("mixtures of experts are not supported")
+    for key, what in _REFUSED.items():
+        if f.get(key):
+            raise UnsupportedModel(f"{what} ({key}) are not supported")
     family = ARCHITECTURES[name]
     numbers = _numbers(f, fields)
     values = {**FAMILIES[family].traits, **numbers, "family": family, "tied": "output.weight" not in tensors}
@@ -57,6 +58,18 @@ def config_from_gguf(fields: Mapping[str, Any], tensors: Collection[str], factor
         values |= _rope(f, family, numbers, factors or {})
     return GPTConfig(**values)
 
+
+_REFUSED = {
+    "expert_count": "mixtures of experts",
+    "attention.max_alibi_bias": "linear biases in the place of positions",
+    "attention.clamp_kqv": "clamped queries and keys",
+    "attention.scale": "scores of another scale",
+    "attention.temperature_scale": "scores that are scaled by length",
+    "logit_scale": "scaled logits",
+    "embedding_scale": "scaled embeddings",
+    "residual_scale": "scaled residuals",
+}
+"""Keys of other architectures, which llama.cpp would heed."""
 
 _BIASES = {"qkv": ("attn_qkv", "attn_q"), "out": ("attn_output",), "mlp": ("ffn_up", "ffn_down")}
 

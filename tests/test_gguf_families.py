@@ -115,6 +115,8 @@ FIELDS = {
     [
         ({"general.architecture": "mamba"}, "'mamba' is not supported"),
         ({"olmo2.expert_count": 8}, "mixtures of experts"),
+        ({"olmo2.attention.scale": 0.1}, "another scale"),
+        ({"olmo2.attention.max_alibi_bias": 8.0}, "linear biases"),
         ({"olmo2.attention.sliding_window": 64}, "sliding windows .* olmo2"),
         ({"olmo2.attention.value_length": 3}, "another width"),
         ({"olmo2.rope.dimension_count": 2}, "a part of the head"),
