@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from gpt.config import GPTConfig
 
-__all__ = ["GGUF_NAMES", "HF_NAMES", "HF_PREFIX", "To", "hf_name", "rows_of"]
+__all__ = ["GGUF_NAMES", "HF_HEAD", "HF_NAMES", "HF_PREFIX", "To", "hf_name", "rows_of"]
 
 
 class To(NamedTuple):
@@ -114,7 +114,10 @@ _DERIVED = re.compile(
 _SEEING = re.compile(r"(vision_tower|multi_modal_projector)\.")
 
 HF_PREFIX = {"gpt2": "transformer.", "gpt_neox": "gpt_neox."}
-"""family -> what stands before every name but lm_head, where it is not "model."."""
+"""family -> what stands before every name but the head's, where it is not "model."."""
+
+HF_HEAD = {"gpt_neox": "embed_out"}
+"""family -> what it calls lm_head when it is written: every version of transformers reads it."""
 
 
 def hf_name(model_type: str) -> Callable[[str], str | None]:
@@ -127,7 +130,7 @@ def hf_name(model_type: str) -> Callable[[str], str | None]:
         name = _PREFIX.sub("", full)
         if _DERIVED.fullmatch(name) or (model_type == "gemma3" and _SEEING.match(name)):
             return None
-        return "lm_head.weight" if name == "embed_out.weight" else name  # what GPT-NeoX called it at first
+        return "lm_head.weight" if name == "embed_out.weight" else name  # GPT-NeoX calls it so
 
     return named
 

@@ -20,7 +20,7 @@ from gpt import vocabulary
 from gpt.engine import Engine
 from gpt.hf_config import config_to_hf
 from gpt.model import GPT
-from gpt.names import HF_NAMES, HF_PREFIX, To, rows_of
+from gpt.names import HF_HEAD, HF_NAMES, HF_PREFIX, To, rows_of
 from gpt.quant import QuantEmbedding
 from gpt.weights import GGUFFile
 
@@ -87,12 +87,12 @@ def _entries(model: GPT) -> Iterator[_Entry]:
     for theirs, to in HF_NAMES[family].items():
         if to.module == "lm_head" and model.config.tied:
             continue
-        prefix = "" if to.module == "lm_head" else HF_PREFIX.get(family, "model.")
+        name = f"{HF_PREFIX.get(family, 'model.')}{theirs}" if to.module != "lm_head" else HF_HEAD.get(family, theirs)
         for i in range(model.config.n_layer if "{i}" in theirs else 1):
             module = model.get_submodule(to.module.format(i=i))
             for kind in ("weight", "bias"):
                 if kind == "weight" or getattr(module, "bias", None) is not None:
-                    yield _Entry(f"{prefix}{theirs}.{kind}".format(i=i), module, kind, to, model)
+                    yield _Entry(f"{name}.{kind}".format(i=i), module, kind, to, model)
 
 
 def _write_weights(folder: Path, entries: list[_Entry], dtype: torch.dtype) -> None:

@@ -5,6 +5,7 @@ import json
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
 
 from demo.matrix import Matrix
 from gpt.cache import KVCache
@@ -70,6 +71,20 @@ def test_patterns_and_logits_equal_the_reference_however_a_text_was_read(ours, t
     ends = torch.tensor([*pieces, *[1] * (LENGTH - sum(pieces))]).cumsum(0) - 1
     assert_equal(logits, theirs[0][ends])
     torch.testing.assert_close(patterns_of(session), theirs[1], atol=1e-5, rtol=0)
+
+
+def test_a_gpt_neox_with_its_masks_and_frequencies_is_understood_by_either_name_of_its_head(tmp_path):
+    reference = made("gpt_neox")
+    reference.save_pretrained(tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    tensors["lm_head.weight"] = tensors.pop("embed_out.weight")
+    tensors["gpt_neox.layers.0.attention.bias"] = torch.ones(1, 1, 64, 64).tril()
+    tensors["gpt_neox.layers.0.attention.masked_bias"] = torch.tensor(-1e4)
+    tensors["gpt_neox.layers.0.attention.rotary_emb.inv_freq"] = torch.ones(2)
+    save_file(tensors, tmp_path / "model.safetensors")
+    with torch.inference_mode():
+        logits = open_checkpoint(tmp_path).model()(TOKENS[None], torch.arange(LENGTH))[0]
+    assert_equal(logits, answers(reference)[0])
 
 
 def test_the_text_part_of_a_model_that_also_sees_is_loaded_alone(tmp_path):
