@@ -73,6 +73,19 @@ def test_patterns_and_logits_equal_the_reference_however_a_text_was_read(ours, t
     torch.testing.assert_close(patterns_of(session), theirs[1], atol=1e-5, rtol=0)
 
 
+@pytest.mark.parametrize("variant", ["gpt_neox", "olmo2", "gemma2", "gemma3_text", "phi3, longrope"])
+def test_in_16_bits_it_is_as_close_to_float32_as_the_reference(tmp_path, variant):
+    """Also where a norm's 1 + w is rounded, and an embedding's factor."""
+    reference = made(variant, initializer_range=0.1)
+    reference.save_pretrained(tmp_path)
+    exact, _ = answers(reference)
+    theirs, _ = answers(reference.bfloat16())
+    model = open_checkpoint(tmp_path).model(dtype=torch.bfloat16)
+    with torch.inference_mode():
+        logits = model(TOKENS[None], torch.arange(LENGTH))[0]
+    assert (logits - exact).abs().mean() < 1.5 * (theirs.float() - exact).abs().mean()
+
+
 def test_a_gpt_neox_with_its_masks_and_frequencies_is_understood_by_either_name_of_its_head(tmp_path):
     reference = made("gpt_neox")
     reference.save_pretrained(tmp_path)
