@@ -13,6 +13,7 @@ from gpt.threads import all_threads
 
 __all__ = ["Block", "Kernels", "Matrix"]
 
+_PIECE = 1 << 22  # codes packed at once
 _GROUP = 32  # inputs that are summed apart where a matrix has no groups of its own
 
 
@@ -60,12 +61,18 @@ class Kernels:
     def pack(self, codes: Tensor, bits: int) -> Tensor:
         """Codes (out, in) uint8, of 4 or 8 bits, in the kernel's order: int32 (out / lanes, in * bits / 32, lanes).
 
-        Outputs are padded to whole blocks.
+        Outputs are padded to whole blocks. They are taken a few at a time, so that little is held twice.
         """
-        codes = self._whole_blocks(codes)
-        if bits == 4:
-            codes = codes[:, ::2] | codes[:, 1::2] << 4
-        return codes.contiguous().view(torch.int32).unflatten(0, (-1, self.lanes)).transpose(1, 2).contiguous()
+        step = self.block_size * max(_PIECE // (self.block_size * codes.shape[1]), 1)
+        lanes = (len(codes) + -len(codes) % self.block_size) // self.lanes
+        packed = torch.empty(lanes, codes.shape[1] * bits // 32, self.lanes, dtype=torch.int32)
+        for start in range(0, len(codes), step):
+            some = self._whole_blocks(codes[start : start + step])
+            if bits == 4:
+                some = some[:, ::2] | some[:, 1::2] << 4
+            some = some.contiguous().view(torch.int32).unflatten(0, (-1, self.lanes)).transpose(1, 2)
+            packed[start // self.lanes :][: len(some)] = some
+        return packed
 
     def pack_scales(self, scale: Tensor, minimum: Tensor) -> Tensor:
         """Both (out, in / group) float32 in the kernel's order: (out / lanes, in / group, lanes, 2) float16 where that

@@ -4,7 +4,7 @@ Nothing is lost: scale * code + minimum is what the `gguf` library dequantises t
 layouts, the `gguf` library.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import gguf
@@ -13,7 +13,10 @@ import torch
 from gguf import GGMLQuantizationType as Kind
 from torch import Tensor
 
-__all__ = ["GROUPED", "Groups", "groups_of"]
+__all__ = ["GROUPED", "Groups", "coded_bytes", "groups_of"]
+
+
+_PIECE = 1 << 22  # bytes taken apart at once: what lies between the file and the codes needs little memory
 
 
 class Groups(NamedTuple):
@@ -39,10 +42,20 @@ Columns = tuple[np.ndarray, np.ndarray, np.ndarray]
 
 def groups_of(kind: Kind, rows: np.ndarray) -> Groups:
     """The matrix whose rows, as bytes (out, b), are stored as `kind`, one of GROUPED."""
+    step = max(_PIECE // rows.shape[1], 1)
+    whole: list[np.ndarray] = []
+    for start in range(0, len(rows), step):
+        columns = _columns(kind, rows[start : start + step])
+        whole = whole or [np.empty((len(rows), x.shape[1]), x.dtype) for x in columns]
+        for all_rows, some in zip(whole, columns, strict=True):
+            all_rows[start : start + step] = some
+    return Groups(*map(torch.from_numpy, whole), GROUPED[kind][1])
+
+
+def _columns(kind: Kind, rows: np.ndarray) -> Iterable[np.ndarray]:
+    """Codes, scales and minima (out, ...) of some rows."""
     _, block_bytes = gguf.GGML_QUANT_SIZES[kind]
-    columns, bits = GROUPED[kind]
-    flat = (np.ascontiguousarray(x).reshape(len(rows), -1) for x in columns(rows.reshape(len(rows), -1, block_bytes)))
-    return Groups(*map(torch.from_numpy, flat), bits)
+    return [x.reshape(len(rows), -1) for x in GROUPED[kind][0](rows.reshape(len(rows), -1, block_bytes))]
 
 
 def _halves(data: np.ndarray) -> np.ndarray:
@@ -126,3 +139,12 @@ GROUPED: dict[Kind, tuple[Callable[[np.ndarray], Columns], int]] = {
     Kind.Q8_0: (_q8_0, 8),
 }
 """How each kind of quantisation is taken apart, and the bits that hold its codes here."""
+
+
+def coded_bytes(kind: Kind, count: int) -> int:
+    """What `count` weights of a kind take as quant.py holds them: codes, and a scale and a minimum for every group.
+
+    Those of the newer kinds (_K) are products that only float32 holds exactly, the others fit into 16 bits.
+    """
+    group, each = 16 if kind is Kind.Q6_K else 32, 4 if kind.name.endswith("_K") else 2
+    return count * GROUPED[kind][1] // 8 + count * 2 * each // group
