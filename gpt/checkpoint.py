@@ -4,10 +4,9 @@ Opening reads the description only; `Checkpoint.model` then writes every tensor 
 that was never initialised, by the tables of names.py. Whatever is missing, left over or misshapen is refused by name.
 """
 
-import json
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from gpt.config import GPTConfig
+from gpt.fetching import Progress, quiet
+from gpt.folder import read_json, safetensors_files, shape_of, some
 from gpt.fused import fuse_blocks
 from gpt.gguf_config import ROPE_FACTORS, config_from_gguf
-from gpt.hf_config import config_from_hf
 from gpt.model import GPT
 from gpt.names import GGUF_NAMES, HF_NAMES, To, hf_name, rows_of
 from gpt.quant import QuantEmbedding, linear_of, with_quick_norms
@@ -45,6 +45,33 @@ class _Bare(TorchFunctionMode):
         return func(*args, **kwargs)
 
 
+class _Reading:
+    """Tells how much of a file has been read: sizes of its tensors in bytes, and what is told."""
+
+    def __init__(self, sizes: Mapping[str, int], progress: Progress) -> None:
+        self.sizes, self.progress = sizes, progress
+        self.done, self.total = 0, sum(sizes.values())
+
+    def add(self, names: Iterable[str]) -> None:
+        self.done += sum(self.sizes[name] for name in names)
+        self.progress("read", self.done, self.total)
+
+    def wait(self, names: dict[Future, str]) -> None:
+        """Until all tensors are read, each in its future; an error, or what `progress` raises, leaves the rest."""
+        pending = set(names)
+        try:
+            while pending:
+                done, pending = wait(pending, timeout=0.2, return_when=FIRST_COMPLETED)
+                for future in done:
+                    future.result()
+                    self.add([names[future]])
+                if not done:
+                    self.add([])
+        finally:
+            for future in pending:
+                future.cancel()
+
+
 @dataclass
 class Checkpoint:
     """A checkpoint that has been opened; no weight is read yet.
@@ -61,18 +88,24 @@ class Checkpoint:
 
     @torch.inference_mode(False)  # the caller may be in it, the threads that fill are not
     def model(
-        self, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32, quantised: bool = False
+        self,
+        device: torch.device | str = "cpu",
+        dtype: torch.dtype = torch.float32,
+        quantised: bool = False,
+        progress: Progress = quiet,
     ) -> GPT:
         """A new GPT that holds the weights, in eval mode and without gradients.
 
         `quantised`: matrices that the file stores in groups of codes stay so (quant.py); all else is of `dtype`.
+        `progress("read", done, total)` is told the bytes of the file that have been read; what it raises ends this.
         Raises CheckpointError when a tensor is missing, left over, misshapen or of an unknown kind.
         """
         model = self._bare_model(device, dtype)
         plan = _plan(self.table, model)
         self._refuse_differences(plan, model)
-        kept = self._quantise(plan, model) if quantised else set()
-        self._fill({name: to for name, to in plan.items() if name not in kept}, model)
+        reading = _Reading({name: self.weights.nbytes(name) for name in plan}, progress)
+        kept = self._quantise(plan, model, reading) if quantised else set()
+        self._fill({name: to for name, to in plan.items() if name not in kept}, model, reading)
         return model
 
     @property
@@ -80,7 +113,7 @@ class Checkpoint:
         """Whether the file holds matrices in groups of codes."""
         return isinstance(self.weights, GGUFFile) and self.weights.has_groups
 
-    def _quantise(self, plan: Mapping[str, To], model: GPT) -> set[str]:
+    def _quantise(self, plan: Mapping[str, To], model: GPT, reading: "_Reading") -> set[str]:
         """Put layers of quantised weights where the file has such; the names of the tensors that this took."""
         matrices: dict[str, list[str]] = {}
         for name, to in plan.items():
@@ -99,6 +132,7 @@ class Checkpoint:
                 model.lm_head = made
             setattr(model.get_submodule(parent), child, made if isinstance(old, nn.Linear) else QuantEmbedding(made))
             taken.update(names)
+            reading.add(names)
         fuse_blocks(model)
         with_quick_norms(model)
         return taken
@@ -117,23 +151,22 @@ class Checkpoint:
     def _refuse_differences(self, plan: Mapping[str, To], model: GPT) -> None:
         shapes, again = self.weights.shapes, {"lm_head.weight"} if self.config.tied else set()
         if missing := sorted(plan.keys() - shapes.keys()):
-            raise self._error(f"lacks {_some(missing)}; it is incomplete, fetch it again")
+            raise self._error(f"lacks {some(missing)}; it is incomplete, fetch it again")
         if extra := sorted(shapes.keys() - plan.keys() - again):
-            raise self._error(f"holds {_some(extra)}, which this architecture lacks; use another checkpoint")
+            raise self._error(f"holds {some(extra)}, which this architecture lacks; use another checkpoint")
         for name, to in plan.items():
             expected = tuple(_destination(model, to).shape)
             expected = expected[::-1] if to.order == "transposed" else expected
             if shapes[name] != expected:
                 raise self._error(f"has {name} of shape {shapes[name]}, its config asks for {expected}")
 
-    def _fill(self, plan: Mapping[str, To], model: GPT) -> None:
-        def fill(item: tuple[str, To]) -> None:
-            name, to = item
+    def _fill(self, plan: Mapping[str, To], model: GPT, reading: "_Reading") -> None:
+        def fill(name: str, to: To) -> None:
             self._copy(name, to, _destination(model, to))
 
         try:
             with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
-                list(pool.map(fill, plan.items()))
+                reading.wait({pool.submit(fill, name, to): name for name, to in plan.items()})
             if self.config.tied and "lm_head.weight" in self.weights.shapes:
                 self._require_tied(model)
         except CheckpointError as error:
@@ -191,44 +224,11 @@ def _destination(model: GPT, to: To) -> Tensor:
     return model.get_parameter(to.module).data[rows_of(model.config, to.rows)]
 
 
-def _some(names: Iterable[str]) -> str:
-    names = list(names)
-    rest = f" and {len(names) - 4} more tensors" if len(names) > 4 else ""
-    return ", ".join(names[:4]) + rest
-
-
 def _open_folder(path: Path) -> Checkpoint:
-    config = _read_json(path / "config.json")
-    shape = config_from_hf(config)
-    weights = SafeTensors(_safetensors_files(path), hf_name(config["model_type"]))
+    config = read_json(path / "config.json")
+    shape = shape_of(config)
+    weights = SafeTensors(safetensors_files(path), hf_name(config["model_type"]))
     return Checkpoint(path, path.resolve().name, shape, None, weights, HF_NAMES[shape.family])
-
-
-def _safetensors_files(path: Path) -> list[Path]:
-    index = path / "model.safetensors.index.json"
-    if (path / "model.safetensors").is_file():
-        return [path / "model.safetensors"]
-    if not index.is_file():
-        raise CheckpointError("has no model.safetensors; pickles are never loaded, save it as safetensors")
-    places = _read_json(index).get("weight_map")
-    if not isinstance(places, dict):
-        raise CheckpointError(f"has a {index.name} without weight_map; fetch it again")
-    names = sorted(set(places.values()))
-    if absent := [name for name in names if not (path / name).is_file()]:
-        raise CheckpointError(f"lacks {_some(absent)}, which its index names; fetch it again")
-    return [path / name for name in names]
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise CheckpointError(f"has no {path.name}; give a whole checkpoint folder or a .gguf file")
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise CheckpointError(f"has a {path.name} that is not JSON ({error}); fetch it again") from error
-    if not isinstance(content, dict):
-        raise CheckpointError(f"has a {path.name} that is not a JSON object; fetch it again")
-    return content
 
 
 def _open_gguf(path: Path) -> Checkpoint:

@@ -14,7 +14,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from gpt.bindings import Kernels
-from gpt.catalog import home
+from gpt.fetching import home
 from gpt.selfcheck import is_right
 
 __all__ = ["kernels"]

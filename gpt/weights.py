@@ -5,6 +5,7 @@ nothing is ever unpickled. Sources: the GGUF specification, the `gguf` library (
 """
 
 import math
+import mmap
 import struct
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -17,11 +18,11 @@ from gguf import GGMLQuantizationType, GGUFValueType
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from gpt.groups import GROUPED, Groups, groups_of
+from gpt.groups import GROUPED, Groups, coded_bytes, groups_of
 
 __all__ = ["CheckpointError", "GGUFFile", "SafeTensors"]
 
-_DTYPES = ("F64", "F32", "F16", "BF16")
+_DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of each
 _PIECE = 1 << 19  # numbers dequantised at once: few enough to need little memory, enough to keep threads busy
 _CODES = {
     GGUFValueType.UINT8: "B",
@@ -48,23 +49,31 @@ class SafeTensors:
     def __init__(self, files: Iterable[Path], named: Callable[[str], str | None] = lambda full: full) -> None:
         self._named = named
         self.shapes: dict[str, tuple[int, ...]] = {}
-        self._places: dict[str, tuple[Any, str]] = {}
+        self.kinds: dict[str, str] = {}
+        self._places: dict[str, tuple[Path, str]] = {}
         for path in files:
             self._add(path)
 
     def _add(self, path: Path) -> None:
         try:
-            file = safe_open(path, framework="pt")
+            with safe_open(path, framework="pt") as file:
+                for full in file.keys():  # noqa: SIM118 (not a dict)
+                    self._place(path, full, file.get_slice(full))
         except SafetensorError as error:
             raise CheckpointError(f"has a broken {path.name} ({error}); fetch it again") from error
-        for full in file.keys():  # noqa: SIM118 (not a dict)
-            name, tensor = self._named(full), file.get_slice(full)
-            if name is None:
-                continue
-            if tensor.get_dtype() not in _DTYPES:
-                raise CheckpointError(f"stores {name} as {tensor.get_dtype()}; use full precision or a GGUF")
-            self.shapes[name] = tuple(tensor.get_shape())
-            self._places[name] = file, full
+
+    def _place(self, path: Path, full: str, tensor: Any) -> None:
+        name, kind = self._named(full), tensor.get_dtype()
+        if name is None:
+            return
+        if kind not in _DTYPES:
+            raise CheckpointError(f"stores {name} as {kind}; use full precision or a GGUF")
+        self.shapes[name], self.kinds[name] = tuple(tensor.get_shape()), kind
+        self._places[name] = path, full
+
+    def nbytes(self, name: str) -> int:
+        """What a tensor takes in its file."""
+        return math.prod(self.shapes[name]) * _DTYPES[self.kinds[name]]
 
     def copy(self, name: str, out: Tensor, order: str = "plain", head_dim: int = 0) -> None:
         """Copy a tensor into `out`. The order is "plain", "transposed" for a matrix stored as (in, out), or "by head"
@@ -72,9 +81,10 @@ class SafeTensors:
 
         Raises CheckpointError when it cannot be read.
         """
-        file, full = self._places[name]
+        path, full = self._places[name]
         try:
-            tensor = file.get_tensor(full)
+            with safe_open(path, framework="pt") as file:  # anew each time: pages that were read are let go with it
+                tensor = file.get_tensor(full)
         except (SafetensorError, OSError) as error:
             raise CheckpointError(f"holds {name}, which cannot be read ({error}); fetch it again") from error
         if order == "by head":
@@ -155,6 +165,10 @@ class GGUFFile:
         for _ in range(n_fields):
             key = header.value(GGUFValueType.STRING)
             self.fields[key] = header.value(header.number("I"))
+        if self.fields.get("split.count", 1) != 1:
+            raise CheckpointError(
+                f"is one of {self.fields['split.count']} parts; join them with llama-gguf-split --merge"
+            )
         self.shapes: dict[str, tuple[int, ...]] = {}
         self._stored: dict[str, _Stored] = {}
         self._read_places(header, n_tensors)
@@ -197,11 +211,29 @@ class GGUFFile:
         for first in range(0, out.numel() // per_block, step):
             piece = data[first * block_bytes : (first + step) * block_bytes]
             out[first * per_block : (first + step) * per_block] = _dequantise(piece, kind, name)
+        self._let_go(start, stop)
+
+    def nbytes(self, name: str) -> int:
+        """What a tensor takes in its file."""
+        return self._stored[name].stop - self._stored[name].start
+
+    @property
+    def kinds(self) -> dict[str, str]:
+        """What each tensor is stored as."""
+        return {name: stored.kind.name for name, stored in self._stored.items()}
 
     @property
     def has_groups(self) -> bool:
         """Whether any matrix is stored in groups of codes."""
         return any(self._is_grouped(name) for name in self._stored)
+
+    @property
+    def coded_bytes(self) -> int:
+        """What a model takes whose matrices stay in groups of codes, the other tensors in float32."""
+        return sum(
+            coded_bytes(self._stored[name].kind, math.prod(shape)) if self._is_grouped(name) else 4 * math.prod(shape)
+            for name, shape in self.shapes.items()
+        )
 
     def _is_grouped(self, name: str) -> bool:
         return self._stored[name].kind in GROUPED and len(self.shapes[name]) == 2
@@ -214,7 +246,16 @@ class GGUFFile:
         rows = self._data[start:stop].reshape(self.shapes[name][0], -1)
         if order == "interleaved":
             rows = rows.reshape(-1, head_dim // 2, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)
-        return groups_of(kind, rows)
+        groups = groups_of(kind, rows)
+        self._let_go(start, stop)
+        return groups
+
+    def _let_go(self, start: int, stop: int) -> None:
+        """Tell the system that these bytes of the file have been read and need not stay in memory."""
+        if hasattr(mmap, "MADV_DONTNEED"):
+            first = -(-start // mmap.PAGESIZE) * mmap.PAGESIZE  # whole pages only: the others belong to neighbours too
+            if stop - first >= mmap.PAGESIZE:
+                self._data._mmap.madvise(mmap.MADV_DONTNEED, first, (stop - first) // mmap.PAGESIZE * mmap.PAGESIZE)
 
 
 def _dequantise(data: np.ndarray, kind: GGMLQuantizationType, name: str) -> Tensor:
