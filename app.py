@@ -12,7 +12,7 @@ ATTENTION_MEMORY = 320  # MB: 4,600 tokens of the default model in float32
 def parse_args() -> argparse.Namespace:
     """Options not given are taken from the environment: GLASSBOX_MODEL for --model, and so on."""
     parser = argparse.ArgumentParser(prog="app.py", description=__doc__, epilog=parse_args.__doc__)
-    parser.add_argument("--model", help=f"a model's name, a folder or a .gguf file (default: {DEFAULT_MODEL})")
+    parser.add_argument("--model", help=f"a name, owner/name of the hub, folder or .gguf (default: {DEFAULT_MODEL})")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU when there is one)")
     parser.add_argument("--dtype", help="quantised, float32, bfloat16, float16 (default: what suits)")
     parser.add_argument("--host", help="address to listen on, 0.0.0.0 for all (default: this machine only)")

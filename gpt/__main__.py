@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt import DEFAULT_MODEL, load
+from gpt.catalog import known
+from gpt.fetching import in_words
 from gpt.options import add_options, params_of
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none
@@ -21,10 +23,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m gpt", description="Let a GPT that runs on this machine answer.")
     parser.add_argument("prompt", nargs="?", help="what to say; read from standard input when it is left out or -")
     parser.add_argument(
-        "--model", default=DEFAULT_MODEL, help="a name, a folder in Hugging Face layout, or a .gguf file"
+        "--model",
+        default=DEFAULT_MODEL,
+        help="a name (--list-models), owner/name on the Hugging Face hub, a folder in its layout, or a .gguf file",
     )
-    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a GPU when there is one")
-    parser.add_argument("--dtype", help="float32, bfloat16 or float16")
+    parser.add_argument("--revision", help="a branch, tag or commit of a model on the hub; default: the newest")
+    parser.add_argument("--list-models", action="store_true", help="print the models that have short names, and end")
+    parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a CUDA GPU when there is one")
+    parser.add_argument("--dtype", help="quantised, float32, bfloat16 or float16; default: what suits the device")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same settings: same text")
     parser.add_argument("--n", type=int, default=1, help="this many replies at once, with seeds from --seed on")
     parser.add_argument("--system", help="a system prompt")
@@ -43,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = parse(argv)
     try:
-        for piece in _saved(args) if args.save_model else _repeated(args) if args.replay else _replies(args):
+        for piece in _pieces(args):
             print(piece, end="", flush=True)
     except BrokenPipeError:  # the reader of our pipe has seen enough
         sys.stderr.close()
@@ -56,12 +62,37 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _pieces(args: argparse.Namespace) -> Iterator[str]:
+    """What is asked for, piece by piece."""
+    if args.list_models:
+        return _models()
+    if args.save_model:
+        return _saved(args)
+    return _repeated(args) if args.replay else _replies(args)
+
+
+def _load(args: argparse.Namespace) -> "Engine":
+    return load(args.model, args.device, args.dtype, _progress, None, args.revision)
+
+
+def _models() -> Iterator[str]:
+    """The list of models as a table, a line at a time."""
+    columns = "{:24} {:>8} {:>7} {:11} {:7} {:5} {}\n"
+    yield columns.format("name", "download", "weights", "licence", "Chinese", "here", "good for")
+    for entry in known():
+        licence = entry.licence + "*" * entry.gated
+        marks = ("yes" if mark else "" for mark in (entry.chinese, entry.is_here))
+        size, weights = in_words(entry.size), f"{entry.parameters / 1e6:,.0f} M"
+        yield columns.format(entry.name, size, weights, licence, *marks, entry.good_for)
+    yield "* accept the licence on its page at the Hugging Face hub, then set HF_TOKEN. Sizes are approximate.\n"
+
+
 def _replies(args: argparse.Namespace) -> Iterator[str]:
     prompt = _prompt(args.prompt)
     if args.n < 1:
         raise ValueError(f"--n must be at least 1, got {args.n}")
     params_of(args, lambda text: [0])  # what is out of range is told before the model is loaded
-    engine = load(args.model, args.device, args.dtype, _progress)
+    engine = _load(args)
     params = params_of(args, engine.tokenizer.encode)
     engine.check(params)
     given = prompt if args.raw else [{"role": "user", "content": prompt}]
@@ -108,7 +139,7 @@ def _repeated(args: argparse.Namespace) -> Iterator[str]:
         record = json.loads(Path(args.replay).read_text("utf-8"))
     except ValueError as error:
         raise ValueError(f"{args.replay} is not a conversation that was saved here: {error}") from error
-    engine = load(args.model, args.device, args.dtype, _progress)
+    engine = _load(args)
     session = from_record(engine, record)
     for number in session.branches:
         session.switch(number)
@@ -118,7 +149,7 @@ def _repeated(args: argparse.Namespace) -> Iterator[str]:
 def _saved(args: argparse.Namespace) -> Iterator[str]:
     from gpt.save import save
 
-    save(load(args.model, args.device, args.dtype, _progress), args.save_model)
+    save(_load(args), args.save_model)
     yield f"{args.model} was written to {args.save_model}\n"
 
 
@@ -132,7 +163,7 @@ def _prompt(given: str | None) -> str:
 
 def _progress(stage: str, done: int, total: int) -> None:
     if sys.stderr.isatty():
-        share = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
+        share = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total > 1 else "..."
         print(f"\r{stage}: {share}  ", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 

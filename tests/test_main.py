@@ -6,6 +6,7 @@ import json
 import pytest
 
 from gpt import __main__ as command
+from gpt.catalog import known
 from gpt.params import FILTERS
 
 
@@ -102,6 +103,28 @@ def test_every_sampling_parameter_is_an_option(run):
     assert (params["stop"], params["banned"], params["logit_bias"]) == (["zz"], ["xy"], [[[99], 2.5]])
     assert params["grammar"] == ["choice", "yes\nno"]
     assert {name for group in FILTERS.values() for name in group} <= params.keys()
+
+
+def test_the_list_of_models_says_what_each_is_and_which_are_here(run, monkeypatch, tmp_path):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    code, out, err = run("--list-models", stdin="")
+    head, *rows, note = out.splitlines()
+    assert (code, err) == (0, "")
+    assert [row.split()[0] for row in rows] == [entry.name for entry in known()]
+    assert rows[1].split()[:6] == ["gpt2", "548", "MB", "124", "M", "MIT"]
+    place = head.index("Chinese")
+    assert {row.split()[0] for row in rows if row[place:].startswith("yes")} == {e.name for e in known() if e.chinese}
+    assert all(row[head.index("good for") :] == entry.good_for for row, entry in zip(rows, known(), strict=True))
+    assert not any(row[head.index("here") :].startswith("yes") for row in rows[1:])
+    assert "HF_TOKEN" in note
+
+
+def test_model_and_revision_are_what_is_loaded(engine, monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr(command, "load", lambda *given: asked.append(given) or engine)
+    options = ["--model", "some-one/model", "--revision", "v2", "--dtype", "bfloat16", "--device", "cpu"]
+    assert command.main(["hello", "--max-new-tokens", "1", *options]) == 0
+    assert asked == [("some-one/model", "cpu", "bfloat16", command._progress, None, "v2")]
 
 
 def test_an_unknown_model_lists_the_known_ones(capsys):
