@@ -23,6 +23,8 @@ load_seconds            from the name to an engine that can answer, torch alread
 peak_rss_bytes          the most memory that the process held, weights included, before any other program was loaded;
                         null on Windows
 
+With --load, instead of all this, what loading a large checkpoint takes (bench_load.py).
+
 A program that is not installed, or cannot read the checkpoint, is null. Peers: llama.cpp (the package xllamacpp) and
 transformers `generate`, the latter without and with output_attentions, in Glassbox's own dtype.
 """
@@ -43,6 +45,7 @@ from torch import Tensor
 
 from gpt import DEFAULT_MODEL, load
 from gpt.bench_attention import LENGTHS, attention_cost, attention_lines
+from gpt.bench_load import load_cost, load_lines
 from gpt.bench_peers import PEERS, Program, Speed, peers, speed
 from gpt.bench_sampling import sampling_cost, sampling_lines
 from gpt.bench_sessions import sessions_cost, sessions_lines
@@ -242,6 +245,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--context", type=int, default=256, help="tokens to read")
     parser.add_argument("--tokens", type=int, default=64, help="tokens to write, at least 2")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the medians are taken")
+    parser.add_argument("--load", action="store_true", help="measure loading instead, which writes 3 GB for a while")
     parser.add_argument("--json", action="store_true", help="the report as JSON instead of a table")
     parser.add_argument(
         "--peers", default=",".join(PEERS), help='whom to compare with, separated by commas; "" for nobody'
@@ -259,11 +263,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; return its exit code."""
     args = parse(argv)
     try:
-        report = measure(args)
+        report = load_cost() if args.load else measure(args)
     except (ValueError, RuntimeError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
-    print(json.dumps(report, indent=2) if args.json else table(report))
+    if args.json:
+        print(json.dumps(report, indent=2))
+    else:
+        print("\n".join(load_lines(report)) if args.load else table(report))
     return 0
 
 
