@@ -14,7 +14,7 @@ def parse_args() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="app.py", description=__doc__, epilog=parse_args.__doc__)
     parser.add_argument("--model", help=f"a name, owner/name of the hub, folder or .gguf (default: {DEFAULT_MODEL})")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps ... (default: a GPU when there is one)")
-    parser.add_argument("--dtype", help="quantised, float32, bfloat16, float16 (default: what suits)")
+    parser.add_argument("--dtype", help="stored, float32, bfloat16, float16 (default: what suits)")
     parser.add_argument("--host", help="address to listen on, 0.0.0.0 for all (default: this machine only)")
     parser.add_argument("--port", type=int, help="port to listen on (default: the first free one from 7860)")
     parser.add_argument("--threads", type=int, help="threads of the processor (default: one a core)")

@@ -213,7 +213,7 @@ def table(report: dict[str, Any]) -> str:
 def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m demo.bench", description="Measure the page in a real browser.")
     parser.add_argument("--model", help="a name, a folder in Hugging Face layout, or a .gguf file")
-    parser.add_argument("--dtype", help="quantised, float32, ... (default: what suits)")
+    parser.add_argument("--dtype", help="stored, float32, ... (default: what suits)")
     parser.add_argument("--lengths", default="1000,2000", help="tokens of the two texts that are looked at")
     parser.add_argument("--tokens", type=int, default=40, help="tokens of a reply whose speed is taken, at least 2")
     parser.add_argument("--clicks", type=int, default=15, help="heads that are looked at")

@@ -30,7 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--revision", help="a branch, tag or commit of a model on the hub; default: the newest")
     parser.add_argument("--list-models", action="store_true", help="print the models that have short names, and end")
     parser.add_argument("--device", help="cpu, cuda, cuda:1, mps; default: a CUDA GPU when there is one")
-    parser.add_argument("--dtype", help="quantised, float32, bfloat16 or float16; default: what suits the device")
+    parser.add_argument("--dtype", help="stored, float32, bfloat16 or float16; default: what suits the device")
     parser.add_argument("--seed", type=int, default=0, help="same seed, same settings: same text")
     parser.add_argument("--n", type=int, default=1, help="this many replies at once, with seeds from --seed on")
     parser.add_argument("--system", help="a system prompt")

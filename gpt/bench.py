@@ -240,7 +240,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument(
         "--model", default=DEFAULT_MODEL, help="a name, a folder in Hugging Face layout, or a .gguf file"
     )
-    parser.add_argument("--dtype", help="quantised, float32, ...; transformers gets the nearest it has")
+    parser.add_argument("--dtype", help="stored, float32, ...; transformers gets the nearest it has")
     parser.add_argument("--threads", type=int, default=torch.get_num_threads(), help="processor threads, for everybody")
     parser.add_argument("--context", type=int, default=256, help="tokens to read")
     parser.add_argument("--tokens", type=int, default=64, help="tokens to write, at least 2")

@@ -61,7 +61,7 @@ _GGUF = {
 
 
 def load_cost(shape: dict[str, Any] | None = None) -> dict[str, dict[str, float]]:
-    """What is loaded as -> the four figures; "quantised" only where there is a compiler."""
+    """What is loaded as -> the four figures; "stored" only where there is a compiler."""
     shape = shape or SHAPE
     with tempfile.TemporaryDirectory() as place:
         folder, file = Path(place), Path(place, "model.gguf")
@@ -69,7 +69,7 @@ def load_cost(shape: dict[str, Any] | None = None) -> dict[str, dict[str, float]
         report = {dtype: _in_a_process(folder, dtype) for dtype in ("bfloat16", "float32")}
         if kernels():
             write_gguf(file, shape)
-            report["quantised"] = _in_a_process(file, "quantised")
+            report["stored"] = _in_a_process(file, "stored")
         return report
 
 
@@ -171,10 +171,10 @@ class _Watch:
 
 
 def _measure(path: str, dtype: str) -> dict[str, float]:
-    checkpoint, quantised = open_checkpoint(Path(path)), dtype == "quantised"
+    checkpoint, stored = open_checkpoint(Path(path)), dtype == "stored"
     with _Watch() as watch:
         start = time.perf_counter()
-        model = checkpoint.model("cpu", torch.float32 if quantised else getattr(torch, dtype), quantised)
+        model = checkpoint.model("cpu", torch.float32 if stored else getattr(torch, dtype), stored)
         seconds = time.perf_counter() - start
     final = sum({t.data_ptr(): t.nbytes for t in (*model.parameters(), *model.buffers())}.values())
     anonymous, resident = ((peak - before) / final for peak, before in zip(watch.peak, watch.before, strict=True))

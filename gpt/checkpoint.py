@@ -91,12 +91,13 @@ class Checkpoint:
         self,
         device: torch.device | str = "cpu",
         dtype: torch.dtype = torch.float32,
-        quantised: bool = False,
+        stored: bool = False,
         progress: Progress = quiet,
     ) -> GPT:
         """A new GPT that holds the weights, in eval mode and without gradients.
 
-        `quantised`: matrices that the file stores in groups of codes stay so (quant.py); all else is of `dtype`.
+        `stored`: matrices that the file stores in groups of codes, or in 16 bits, stay so (quant.py); all else is of
+        `dtype`.
         `progress("read", done, total)` is told the bytes of the file that have been read; what it raises ends this.
         Raises CheckpointError when a tensor is missing, left over, misshapen or of an unknown kind.
         """
@@ -104,17 +105,17 @@ class Checkpoint:
         plan = _plan(self.table, model)
         self._refuse_differences(plan, model)
         reading = _Reading({name: self.weights.nbytes(name) for name in plan}, progress)
-        kept = self._quantise(plan, model, reading) if quantised else set()
+        kept = self._pack(plan, model, reading) if stored else set()
         self._fill({name: to for name, to in plan.items() if name not in kept}, model, reading)
         return model
 
     @property
-    def is_quantised(self) -> bool:
-        """Whether the file holds matrices in groups of codes."""
-        return isinstance(self.weights, GGUFFile) and self.weights.has_groups
+    def is_packed(self) -> bool:
+        """Whether the file holds matrices that can stay as it stores them."""
+        return any(map(self.weights.is_packed, self.weights.shapes))
 
-    def _quantise(self, plan: Mapping[str, To], model: GPT, reading: "_Reading") -> set[str]:
-        """Put layers of quantised weights where the file has such; the names of the tensors that this took."""
+    def _pack(self, plan: Mapping[str, To], model: GPT, reading: "_Reading") -> set[str]:
+        """Put layers of weights as they are stored where that can be; the names of the tensors that this took."""
         matrices: dict[str, list[str]] = {}
         for name, to in plan.items():
             module, _, kind = to.module.rpartition(".")
@@ -122,9 +123,9 @@ class Checkpoint:
                 matrices.setdefault(module, []).append(name)
         taken: set[str] = set()
         for module, names in matrices.items():
-            parts = [self.weights.groups(name, plan[name].order, self.config.head_dim) for name in names]
-            if any(part is None for part in parts):
+            if not all(self.weights.is_packed(name, plan[name].order) for name in names):
                 continue
+            parts = [self.weights.packed(name, plan[name].order, self.config.head_dim) for name in names]
             parent, _, child = module.rpartition(".")
             old = model.get_submodule(module)
             made = linear_of(parts, getattr(old, "bias", None))  # the bias is filled later

@@ -109,8 +109,8 @@ def held_by(checkpoint: Checkpoint) -> Holding:
     stored: dict[str, int] = {}
     for name, count in counts.items():
         stored[kinds[name]] = stored.get(kinds[name], 0) + count
-    coded = weights.coded_bytes if checkpoint.is_quantised else None
-    return Holding(checkpoint.name, sum(counts.values()), max(stored, key=stored.get), coded)
+    packed = weights.packed_bytes if checkpoint.is_packed else None
+    return Holding(checkpoint.name, sum(counts.values()), max(stored, key=stored.get), packed)
 
 
 def _promised_by(snapshot: hub.Snapshot) -> tuple[Holding, GPTConfig | None]:
@@ -126,16 +126,18 @@ def _promised_by(snapshot: hub.Snapshot) -> tuple[Holding, GPTConfig | None]:
     kind = max(kinds, key=kinds.get) if kinds else snapshot.config.get("dtype") or snapshot.config.get("torch_dtype")
     each = _BYTES.get(kind or "F32", 4)
     stored = "F16" if kind in ("F16", "float16") else "BF16" if each == 2 else "F32"
-    return Holding(snapshot.name, sum(kinds.values()) or size // each, stored), config
+    numbers = sum(kinds.values()) or size // each
+    return Holding(snapshot.name, numbers, stored, each * numbers if each == 2 else None), config
 
 
 def _promised_gguf(snapshot: hub.Snapshot, size: int) -> Holding:
     if snapshot.architecture not in (None, *ARCHITECTURES):
         raise CheckpointError(f"{snapshot.name} cannot be used: {unsupported(snapshot.architecture)}.")
     label = (_KIND.findall(snapshot.weights[0].upper()) or ["?"])[-1]
-    coded = any(label.startswith(kind.name) for kind in GROUPED)
+    packed = int(_GROWTH * size) if any(label.startswith(kind.name) for kind in GROUPED) else None
+    packed = size if label in ("F16", "BF16") else packed
     numbers = next(iter(snapshot.parameters.values()), 0)
-    return Holding(snapshot.name, numbers, label, int(_GROWTH * size) if coded else None)
+    return Holding(snapshot.name, numbers, label, packed)
 
 
 def _conversation(c: GPTConfig, precision: Precision) -> int:

@@ -1,9 +1,10 @@
 """Where and in which numbers a model computes: devices and dtypes by name, what suits them, what memory that takes.
 
-What was asked for is done or refused. Otherwise: on a processor, matrices of a quantised file stay in their codes
-(quant.py); other weights become float32, which is what processors compute in fastest, and exactly what the attention
-view is held to. Where that does not fit into the free memory, 16 bits do: float16 for a checkpoint that is stored so,
-since nothing is lost, and bfloat16 for all others, because it has float32's range. On a CUDA GPU bfloat16, or float16
+What was asked for is done or refused. Otherwise: on a processor, matrices of a file of codes or of 16-bit numbers stay
+as they are stored, and everything is computed in float32 (quant.py), which is exactly what the attention view is held
+to. Other weights are float32, and so are those where there is no compiler for the kernels. Where that does not fit into
+the free memory, 16 bits do: float16 for a checkpoint that is stored so, since nothing is lost, and bfloat16 for all
+others, because it has float32's range. On a CUDA GPU bfloat16, or float16
 where the GPU is too old for it; on Apple's GPU float16.
 """
 
@@ -25,32 +26,32 @@ _CGROUPS = (("memory.max", "memory.current"), ("memory/memory.limit_in_bytes", "
 
 
 class Precision(NamedTuple):
-    """What a model computes in, and whether matrices that are stored in codes stay so."""
+    """What a model computes in, and whether matrices stay as they are stored."""
 
     dtype: torch.dtype
-    quantised: bool = False
+    stored: bool = False
 
     @property
     def name(self) -> str:
-        return "quantised" if self.quantised else str(self.dtype).removeprefix("torch.")
+        return "stored" if self.stored else str(self.dtype).removeprefix("torch.")
 
 
 @dataclass(frozen=True)
 class Holding:
     """What a checkpoint holds, as far as memory is concerned; of one that is not here yet, as far as it is known.
 
-    `numbers` counts its weights, `stored` names what most are stored as ("BF16", "Q4_K"). `coded` is what the weights
-    take in bytes when quantised matrices stay in their codes, None when no matrix is quantised so.
+    `numbers` counts its weights, `stored` names what most are stored as ("BF16", "Q4_K"). `packed` is what the weights
+    take in bytes when matrices stay as they are stored, None when none can.
     """
 
     name: str
     numbers: int
     stored: str
-    coded: int | None = None
+    packed: int | None = None
 
     def memory(self, precision: Precision) -> int:
         """Bytes that the weights take."""
-        return self.coded or 0 if precision.quantised else self.numbers * precision.dtype.itemsize
+        return self.packed or 0 if precision.stored else self.numbers * precision.dtype.itemsize
 
 
 def device_of(name: str | None) -> torch.device:
@@ -65,8 +66,8 @@ def device_of(name: str | None) -> torch.device:
 
 
 def dtype_of(name: str | torch.dtype | None) -> str | torch.dtype | None:
-    """ "quantised", or the dtype of that name; None for None. Raises ValueError."""
-    names = ("quantised", *_DTYPES)
+    """ "stored", or the dtype of that name; None for None. Raises ValueError."""
+    names = ("stored", *_DTYPES)
     if name not in (None, *names, *_DTYPES.values()):
         raise ValueError(f"dtype must be one of {', '.join(names)}, got {name!r}")
     return _DTYPES.get(name, name)
@@ -76,18 +77,18 @@ def choose(holding: Holding, device: torch.device, wanted: str | torch.dtype | N
     """What a model should compute in, as this module's docstring says. Raises ValueError for what cannot be."""
     if isinstance(wanted, torch.dtype):
         return Precision(wanted)
-    obstacle = _obstacle_to_codes(holding, device)
+    obstacle = _obstacle_to_packing(holding, device)
     if wanted and obstacle:
-        raise ValueError(f"quantised needs {obstacle}; give another dtype")
-    return Precision(_usual(holding, device)) if obstacle else Precision(torch.float32, quantised=True)
+        raise ValueError(f"stored needs {obstacle}; give another dtype")
+    return Precision(_usual(holding, device)) if obstacle else Precision(torch.float32, stored=True)
 
 
-def _obstacle_to_codes(holding: Holding, device: torch.device) -> str | None:
-    """What is missing for leaving the matrices of a checkpoint in their codes; None when nothing is."""
+def _obstacle_to_packing(holding: Holding, device: torch.device) -> str | None:
+    """What is missing for leaving the matrices of a checkpoint as they are stored; None when nothing is."""
     if device.type != "cpu":
         return f"a processor, and not {device}"
-    if holding.coded is None:
-        return f"a quantised GGUF file such as Q4_1, Q4_K or Q8_0, which {holding.name} is not"
+    if holding.packed is None:
+        return f"a checkpoint in 16 bits or a GGUF file such as Q4_1, Q4_K or Q8_0, which {holding.name} is not"
     return None if native.kernels() else "a C compiler (gcc or clang) that makes working code here"
 
 

@@ -26,7 +26,7 @@ __all__ = [
     "QuantLinear",
     "QuickRMSNorm",
     "StackedLinear",
-    "is_quantised",
+    "is_packed",
     "linear_of",
     "precision_of",
     "with_quick_norms",
@@ -191,7 +191,7 @@ def _joined(parts: list[Stored]) -> list[Stored]:
     return joined
 
 
-def is_quantised(model: nn.Module) -> bool:
+def is_packed(model: nn.Module) -> bool:
     """Whether any matrix of the model is left as its file stores it."""
     return any(isinstance(module, PackedLinear) for module in model.modules())
 

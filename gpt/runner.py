@@ -13,7 +13,7 @@ from torch import Tensor
 
 from gpt.cache import KVCache, PackedCaches
 from gpt.model import GPT
-from gpt.quant import is_quantised
+from gpt.quant import is_packed
 from gpt.slots import Slots
 from gpt.threads import one_thread
 
@@ -36,7 +36,7 @@ class EagerRunner:
 
     def __init__(self, model: GPT) -> None:
         self.model = model
-        self._threads = one_thread if is_quantised(model) else nullcontext
+        self._threads = one_thread if is_packed(model) else nullcontext
 
     @torch.inference_mode()
     def run(self, feeds: Sequence[Feed]) -> Tensor:

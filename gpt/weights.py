@@ -23,6 +23,7 @@ from gpt.groups import GROUPED, Groups, coded_bytes, groups_of
 __all__ = ["CheckpointError", "GGUFFile", "SafeTensors"]
 
 _DTYPES = {"F64": 8, "F32": 4, "F16": 2, "BF16": 2}  # bytes of each
+_HALVES = {"F16": torch.float16, "BF16": torch.bfloat16}
 _PIECE = 1 << 19  # numbers dequantised at once: few enough to need little memory, enough to keep threads busy
 _CODES = {
     GGUFValueType.UINT8: "B",
@@ -90,6 +91,28 @@ class SafeTensors:
         if order == "by head":
             out, tensor = out.unflatten(0, (3, -1, head_dim)), tensor.unflatten(0, (-1, 3, head_dim)).transpose(0, 1)
         out.copy_(tensor.T if order == "transposed" and tensor.dim() == 2 else tensor)
+
+    def is_packed(self, name: str, order: str = "plain") -> bool:
+        """Whether a tensor is a matrix that `packed` gives."""
+        shape = self.shapes[name]
+        return _is_half(self.kinds[name], shape[::-1] if order == "transposed" else shape)
+
+    @property
+    def packed_bytes(self) -> int:
+        """What a model takes whose matrices stay as they are stored, the other tensors in float32."""
+        return sum(math.prod(shape) * (2 if self.is_packed(name) else 4) for name, shape in self.shapes.items())
+
+    def packed(self, name: str, order: str = "plain", head_dim: int = 0) -> Tensor:
+        """A matrix (out, in) in the 16 bits in which it is stored, the order as in `copy`. Raises as that."""
+        shape = self.shapes[name]
+        out = torch.empty(shape[::-1] if order == "transposed" else shape, dtype=_HALVES[self.kinds[name]])
+        self.copy(name, out, order, head_dim)
+        return out
+
+
+def _is_half(kind: str, shape: tuple[int, ...]) -> bool:
+    """Whether it is a matrix (out, in) of 16-bit numbers whose inputs are a multiple of 32, as kernels want."""
+    return kind in _HALVES and len(shape) == 2 and shape[1] % 32 == 0
 
 
 class _Stored(NamedTuple):
@@ -222,27 +245,29 @@ class GGUFFile:
         """What each tensor is stored as."""
         return {name: stored.kind.name for name, stored in self._stored.items()}
 
-    @property
-    def has_groups(self) -> bool:
-        """Whether any matrix is stored in groups of codes."""
-        return any(self._is_grouped(name) for name in self._stored)
+    def is_packed(self, name: str, order: str = "plain") -> bool:
+        """Whether a tensor is a matrix that `packed` gives."""
+        kind, shape = self._stored[name].kind, self.shapes[name]
+        return (kind in GROUPED and len(shape) == 2) or _is_half(kind.name, shape)
 
     @property
-    def coded_bytes(self) -> int:
-        """What a model takes whose matrices stay in groups of codes, the other tensors in float32."""
-        return sum(
-            coded_bytes(self._stored[name].kind, math.prod(shape)) if self._is_grouped(name) else 4 * math.prod(shape)
-            for name, shape in self.shapes.items()
-        )
+    def packed_bytes(self) -> int:
+        """What a model takes whose matrices stay as they are stored, the other tensors in float32."""
+        return sum(map(self._packed_bytes, self.shapes))
 
-    def _is_grouped(self, name: str) -> bool:
-        return self._stored[name].kind in GROUPED and len(self.shapes[name]) == 2
+    def _packed_bytes(self, name: str) -> int:
+        kind, count = self._stored[name].kind, math.prod(self.shapes[name])
+        if not self.is_packed(name):
+            return 4 * count
+        return coded_bytes(kind, count) if kind in GROUPED else 2 * count
 
-    def groups(self, name: str, order: str = "plain", head_dim: int = 0) -> Groups | None:
-        """A matrix in the groups in which it is stored, `order` as in `copy`; None for numbers of another kind."""
-        if not self._is_grouped(name):
-            return None
+    def packed(self, name: str, order: str = "plain", head_dim: int = 0) -> Groups | Tensor:
+        """A matrix (out, in) in the groups or the 16 bits in which it is stored, `order` as in `copy`."""
         kind, start, stop = self._stored[name]
+        if kind not in GROUPED:
+            numbers = torch.empty(self.shapes[name], dtype=_HALVES[kind.name])
+            self.copy(name, numbers, order, head_dim)
+            return numbers
         rows = self._data[start:stop].reshape(self.shapes[name][0], -1)
         if order == "interleaved":
             rows = rows.reshape(-1, head_dim // 2, 2, rows.shape[1]).swapaxes(1, 2).reshape(rows.shape)

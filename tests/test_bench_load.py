@@ -9,7 +9,7 @@ from gpt import bench, bench_load
 from gpt.bench_load import SHAPE, _measure, _tensors, load_cost, load_lines, write_checkpoint, write_gguf
 from gpt.checkpoint import open_checkpoint
 from gpt.native import kernels
-from gpt.quant import is_quantised
+from gpt.quant import is_packed
 
 TINY = {**SHAPE, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "head_dim": 8, "vocab_size": 96}
 
@@ -28,7 +28,7 @@ def test_the_random_checkpoint_can_be_loaded_and_is_in_several_files(tmp_path):
 
 def test_memory_is_told_as_a_multiple_of_the_weights(tmp_path):
     write_checkpoint(tmp_path, {**TINY, "vocab_size": 400_000})
-    cost = _measure(str(tmp_path), "float32")
+    cost = bench_load._in_a_process(tmp_path, "float32")
     assert cost["final"] > 4 * 32 * 400_000
     assert 0.5 < cost["anonymous"] < 1.5
     assert cost["seconds"] > 0
@@ -38,17 +38,17 @@ def test_memory_is_told_as_a_multiple_of_the_weights(tmp_path):
 def test_the_same_as_a_gguf_keeps_its_codes(tmp_path):
     write_gguf(tmp_path / "model.gguf", {**TINY, "hidden_size": 64, "intermediate_size": 96, "head_dim": 32})
     checkpoint = open_checkpoint(tmp_path / "model.gguf")
-    assert checkpoint.is_quantised
-    assert is_quantised(checkpoint.model(quantised=True))
-    cost = _measure(str(tmp_path / "model.gguf"), "quantised")
-    assert cost["final"] == checkpoint.weights.coded_bytes
+    assert checkpoint.is_packed
+    assert is_packed(checkpoint.model(stored=True))
+    cost = _measure(str(tmp_path / "model.gguf"), "stored")
+    assert cost["final"] == checkpoint.weights.packed_bytes
 
 
 def test_the_command_measures_loading_alone_when_asked(monkeypatch, capsys):
     asked = []
     monkeypatch.setattr(bench_load, "_in_a_process", lambda folder, dtype: asked.append(dtype) or COST)
     report = load_cost({**TINY, "intermediate_size": 64})
-    assert asked == list(report) == ["bfloat16", "float32", "quantised"][: 3 if kernels() else 2]
+    assert asked == list(report) == ["bfloat16", "float32", "stored"][: 3 if kernels() else 2]
     monkeypatch.setattr(bench, "load_cost", lambda: report)
     assert bench.main(["--load"]) == 0
     assert capsys.readouterr().out.splitlines() == load_lines(report)

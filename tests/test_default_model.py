@@ -19,7 +19,7 @@ README = (Path(__file__).parent.parent / "README.md").read_text("utf-8")
 HAMLET = [{"role": "user", "content": "Who wrote Hamlet?"}]
 
 
-@pytest.fixture(scope="module", params=["quantised", "float32"])
+@pytest.fixture(scope="module", params=["stored", "float32"])
 def default_engine(request):
     return load(device="cpu", dtype=request.param)
 
@@ -71,7 +71,7 @@ def test_every_pattern_and_the_logits_equal_the_reference(answered, reference):
 
 @pytest.fixture(scope="module")
 def quantised():
-    return load(device="cpu", dtype="quantised")
+    return load(device="cpu", dtype="stored")
 
 
 @pytest.fixture(scope="module")

@@ -47,10 +47,10 @@ def test_the_memory_of_a_folder_is_what_its_model_takes(tmp_path, tied, dtype):
 @pytest.mark.parametrize("kind", GROUPED, ids=lambda kind: kind.name)
 def test_the_memory_of_codes_is_what_their_layer_takes(tmp_path, kind):
     file = file_of(tmp_path / "made.gguf", a=(stored_matrix(kind), kind))
-    layer = QuantLinear(file.groups("a"))
+    layer = QuantLinear(file.packed("a"))
     blocks = layer.packed.shape[0] * layer.packed.shape[2]  # outputs, rounded up to whole blocks
     assert held_bytes(layer) == coded_bytes(kind, blocks * IN)
-    assert file.coded_bytes == coded_bytes(kind, OUT * IN)
+    assert file.packed_bytes == coded_bytes(kind, OUT * IN)
 
 
 @pytest.mark.slow

@@ -22,12 +22,17 @@ from tests.test_checkpoint import make_gpt2, make_llama, write_gguf
 def loaded(path: Path, kinds: dict[str, Quant], monkeypatch: pytest.MonkeyPatch) -> tuple[GPT, GPT]:
     """The same quantised file with blocks in two calls and with blocks part by part."""
     write_gguf(path, make_llama(vocab_size=272), Quant.Q4_1, kinds=kinds)
-    fused = open_checkpoint(path).model(quantised=True)
+    fused = open_checkpoint(path).model(stored=True)
     monkeypatch.setattr("gpt.checkpoint.fuse_blocks", lambda model: None)
-    return fused, open_checkpoint(path).model(quantised=True)
+    return fused, open_checkpoint(path).model(stored=True)
 
 
-MIXED = {"blk.0.attn_v.weight": Quant.Q8_0, "blk.0.ffn_up.weight": Quant.Q5_1, "blk.1.attn_output.weight": Quant.Q8_0}
+MIXED = {
+    "blk.0.attn_v.weight": Quant.Q8_0,
+    "blk.0.ffn_up.weight": Quant.Q5_1,
+    "blk.1.attn_output.weight": Quant.Q8_0,
+    "blk.1.ffn_down.weight": Quant.BF16,
+}
 TOKENS = torch.randint(0, 272, (40,), generator=torch.Generator().manual_seed(3))
 
 
@@ -67,12 +72,12 @@ def test_token_by_token_and_several_at_once_as_in_one_read(tmp_path, monkeypatch
 
 
 def test_what_the_kernels_cannot_compute_stays_as_it_is(tmp_path):
-    for name, kinds in (("float", {"blk.0.ffn_down.weight": Quant.F16}), ("three", {"blk.0.attn_q.weight": Quant.F16})):
+    for name, kinds in (("down", {"blk.0.ffn_down.weight": Quant.F32}), ("query", {"blk.0.attn_q.weight": Quant.F32})):
         write_gguf(tmp_path / f"{name}.gguf", make_llama(vocab_size=272), Quant.Q4_1, kinds=kinds)
-        model = open_checkpoint(tmp_path / f"{name}.gguf").model(quantised=True)
+        model = open_checkpoint(tmp_path / f"{name}.gguf").model(stored=True)
         assert kinds_of(model) == [Block, FusedBlock]
     write_gguf(tmp_path / "gpt2.gguf", make_gpt2(vocab_size=272), Quant.Q4_1)
-    assert kinds_of(open_checkpoint(tmp_path / "gpt2.gguf").model(quantised=True)) == [Block] * 2
+    assert kinds_of(open_checkpoint(tmp_path / "gpt2.gguf").model(stored=True)) == [Block] * 2
 
 
 OPTIONS = {

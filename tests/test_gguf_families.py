@@ -12,7 +12,7 @@ from gguf import GGMLQuantizationType as Quant
 from gpt.checkpoint import open_checkpoint
 from gpt.gguf_config import ARCHITECTURES, config_from_gguf
 from gpt.native import kernels
-from gpt.quant import is_quantised
+from gpt.quant import is_packed
 from tests import gguf_files
 from tests.families import LENGTH, TOKENS, VOCAB, answers, made
 from tests.test_families import assert_equal, patterns_of, read
@@ -68,9 +68,9 @@ def test_a_model_left_in_its_codes_computes_the_same(tmp_path, variant):
     if variant == "phi3, longrope":
         wide["rope_scaling"] = dict(rope_type="longrope", short_factor=[1.5] * 8, long_factor=[4.0] * 8)
     reference = made(variant, **{**changes, **wide}, initializer_range=0.15)
-    model = open_checkpoint(gguf_files.write(tmp_path / "tiny.gguf", reference, Quant.Q8_0)).model(quantised=True)
+    model = open_checkpoint(gguf_files.write(tmp_path / "tiny.gguf", reference, Quant.Q8_0)).model(stored=True)
     logits, patterns = answers(reference)
-    assert is_quantised(model)
+    assert is_packed(model)
     with torch.inference_mode():
         assert_equal(model(TOKENS[None], torch.arange(LENGTH))[0], logits)
     torch.testing.assert_close(patterns_of(read(model, (9, 13))[0]), patterns, atol=2e-5, rtol=0)

@@ -398,7 +398,7 @@ def test_a_family_that_is_not_supported_is_refused_before_it_is_fetched(server, 
 def test_a_gguf_on_the_hub_is_estimated_by_its_kind(server):
     server.repos[NAME] = Repo({"a-Q4_K_M.gguf": bytes(1000)}, facts={"gguf": {"architecture": "llama", "total": 1700}})
     assert estimate(NAME, "float32", "cpu").memory == 4 * 1700
-    assert estimate(NAME, "quantised", "cpu").memory == 1400
+    assert estimate(NAME, "stored", "cpu").memory == 1400
     assert estimate(NAME, "float32", "cpu").download == 1000
 
 

@@ -8,7 +8,7 @@ from gpt.precision import Holding, Precision, choose, device_of, dtype_of, free_
 
 CPU, CUDA, MPS = torch.device("cpu"), torch.device("cuda"), torch.device("mps")
 PLAIN = Holding("plain", 1_000_000, "BF16")
-CODED = Holding("coded", 1_000_000, "Q4_1", coded=625_000)
+CODED = Holding("coded", 1_000_000, "Q4_1", packed=625_000)
 
 
 @pytest.fixture(autouse=True)
@@ -25,7 +25,7 @@ def test_what_is_asked_for_is_what_is_taken(device, wanted):
 
 
 def test_on_a_processor_codes_stay_and_other_weights_become_float32():
-    assert choose(CODED, CPU) == choose(CODED, CPU, "quantised") == Precision(torch.float32, quantised=True)
+    assert choose(CODED, CPU) == choose(CODED, CPU, "stored") == Precision(torch.float32, stored=True)
     assert choose(PLAIN, CPU) == Precision(torch.float32)
 
 
@@ -40,8 +40,8 @@ def test_what_does_not_fit_as_float32_is_held_in_16_bits(stored, dtype):
 def test_without_a_compiler_codes_become_floats(monkeypatch):
     monkeypatch.setattr("gpt.native.kernels", lambda: None)
     assert choose(CODED, CPU) == Precision(torch.float32)
-    with pytest.raises(ValueError, match="quantised needs a C compiler"):
-        choose(CODED, CPU, "quantised")
+    with pytest.raises(ValueError, match="stored needs a C compiler"):
+        choose(CODED, CPU, "stored")
 
 
 @pytest.mark.parametrize(("modern", "dtype"), [(True, torch.bfloat16), (False, torch.float16)])
@@ -53,24 +53,24 @@ def test_a_gpu_gets_bfloat16_or_what_an_old_one_has(monkeypatch, modern, dtype):
 
 @pytest.mark.parametrize(("holding", "device"), [(PLAIN, CPU), (CODED, CUDA)])
 def test_codes_where_there_are_none_or_no_kernel_are_refused(holding, device):
-    with pytest.raises(ValueError, match=r"quantised needs a (quantised GGUF|processor).*; give another dtype"):
-        choose(holding, device, "quantised")
+    with pytest.raises(ValueError, match=r"stored needs a (checkpoint in 16 bits|processor).*; give another dtype"):
+        choose(holding, device, "stored")
 
 
 def test_memory_is_counted_in_the_numbers_that_are_chosen():
     sizes = [PLAIN.memory(Precision(dtype)) for dtype in (torch.float32, torch.bfloat16, torch.float16)]
     assert sizes == [4_000_000, 2_000_000, 2_000_000]
-    assert CODED.memory(Precision(torch.float32, quantised=True)) == 625_000
-    assert Precision(torch.float32, quantised=True).name == "quantised"
+    assert CODED.memory(Precision(torch.float32, stored=True)) == 625_000
+    assert Precision(torch.float32, stored=True).name == "stored"
     assert Precision(torch.bfloat16).name == "bfloat16"
 
 
 def test_names_of_devices_and_dtypes():
     assert device_of("cpu") == CPU
     assert (dtype_of("bfloat16"), dtype_of(torch.float16), dtype_of(None)) == (torch.bfloat16, torch.float16, None)
-    assert dtype_of("quantised") == "quantised"
+    assert dtype_of("stored") == "stored"
     for name in ("int3", torch.int8):
-        with pytest.raises(ValueError, match="dtype must be one of quantised, float32, bfloat16, float16"):
+        with pytest.raises(ValueError, match="dtype must be one of stored, float32, bfloat16, float16"):
             dtype_of(name)
     with pytest.raises(ValueError, match="'abacus' cannot be used here"):
         device_of("abacus")

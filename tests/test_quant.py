@@ -17,7 +17,16 @@ from gpt.groups import GROUPED, Groups
 from gpt.interp import Sight, attention_pattern, output_gram, sight_rows
 from gpt.model import GPT, RMSNorm, rotate
 from gpt.native import kernels
-from gpt.quant import HalfLinear, QuantEmbedding, QuantLinear, QuickRMSNorm, StackedLinear, is_quantised, linear_of
+from gpt.quant import (
+    HalfLinear,
+    QuantEmbedding,
+    QuantLinear,
+    QuickRMSNorm,
+    StackedLinear,
+    is_packed,
+    linear_of,
+    precision_of,
+)
 from gpt.tokenizer import Tokenizer
 from gpt.weights import GGUFFile
 from tests.conftest import byte_fields
@@ -56,7 +65,7 @@ def file_of(path: Path, **matrices: tuple[np.ndarray, Quant]) -> GGUFFile:
 def made(request, tmp_path) -> tuple[Groups, Tensor]:
     """A matrix as groups read from a file, and as what the `gguf` library makes of it, float64."""
     data = stored_matrix(request.param)
-    groups = file_of(tmp_path / "made.gguf", a=(data, request.param)).groups("a")
+    groups = file_of(tmp_path / "made.gguf", a=(data, request.param)).packed("a")
     return groups, torch.from_numpy(gguf.dequantize(data, request.param)).double()
 
 
@@ -74,7 +83,7 @@ def test_scale_times_code_plus_minimum_is_the_dequantised_matrix_in_both_orders(
     turned = interleaved(data, OUT // HEAD_DIM)
     file = file_of(tmp_path / "both.gguf", plain=(data, kind), turned=(turned, kind))
     expected = torch.from_numpy(gguf.dequantize(data, kind))
-    for groups in (file.groups("plain"), file.groups("turned", "interleaved", HEAD_DIM)):
+    for groups in (file.packed("plain"), file.packed("turned", "interleaved", HEAD_DIM)):
         assert groups.codes.dtype == torch.uint8
         assert int(groups.codes.max()) == 2 ** int(kind.name[1]) - 1
         assert groups.bits == (4 if kind.name.startswith("Q4") else 8)
@@ -84,7 +93,7 @@ def test_scale_times_code_plus_minimum_is_the_dequantised_matrix_in_both_orders(
     assert not np.array_equal(data, turned)
 
 
-def test_numbers_of_other_kinds_and_vectors_have_no_groups(tmp_path):
+def test_numbers_of_other_kinds_and_vectors_are_not_packed(tmp_path):
     floats = np.ones((4, 256), np.float32)
     kinds = {kind.name: (gguf.quantize(floats, kind), kind) for kind in (Quant.F32, Quant.F16, Quant.BF16)}
     file = file_of(
@@ -93,9 +102,8 @@ def test_numbers_of_other_kinds_and_vectors_have_no_groups(tmp_path):
         vector=(gguf.quantize(floats[0], Quant.Q4_1), Quant.Q4_1),
         **kinds,
     )
-    assert [name for name in file.shapes if file.groups(name) is not None] == []
-    assert not file.has_groups
-    assert file_of(tmp_path / "one.gguf", a=(stored_matrix(Quant.Q6_K), Quant.Q6_K)).has_groups
+    assert [name for name in file.shapes if file.is_packed(name)] == ["F16", "BF16"]
+    assert file_of(tmp_path / "one.gguf", a=(stored_matrix(Quant.Q6_K), Quant.Q6_K)).is_packed("a")
 
 
 # ---- layers ----------------------------------------------------------------------------------------------------------
@@ -133,7 +141,7 @@ def test_any_number_of_outputs_will_do(made, out):
 def test_matrices_of_unlike_codes_stand_one_below_the_other(tmp_path):
     kinds = (Quant.Q4_0, Quant.Q4_1, Quant.Q6_K)
     file = file_of(tmp_path / "three.gguf", **{kind.name: (stored_matrix(kind), kind) for kind in kinds})
-    parts, x = [file.groups(kind.name) for kind in kinds], torch.randn(2, 5, IN)
+    parts, x = [file.packed(kind.name) for kind in kinds], torch.randn(2, 5, IN)
     bias = nn.Parameter(torch.randn(3 * OUT), requires_grad=False)
     layer = linear_of(parts, bias)
     assert isinstance(layer, StackedLinear)
@@ -234,14 +242,14 @@ FAMILIES = {
     "gpt2": lambda vocab: make_gpt2(vocab_size=vocab, tie_word_embeddings=False),
     "gpt2-tied": lambda vocab: make_gpt2(vocab_size=vocab),
 }
-FLOAT = {"blk.0.attn_output.weight": Quant.F16, "blk.1.ffn_up.weight": Quant.F16}
+FLOAT = {"blk.0.attn_output.weight": Quant.F32, "blk.1.ffn_up.weight": Quant.F32}
 TEXT = "To be, or not to be, that is the question:\nWhether 'tis nobler"  # 62 tokens of a byte each
 
 
 def pair(path: Path, family: str, vocab: int = 272, **kinds: Quant) -> tuple[GPT, GPT]:
     """The same GGUF file of Q4_1 as a float32 model and as a quantised one."""
     write_gguf(path, FAMILIES[family](vocab), Quant.Q4_1, kinds=FLOAT | kinds)
-    return open_checkpoint(path).model(), open_checkpoint(path).model(quantised=True)
+    return open_checkpoint(path).model(), open_checkpoint(path).model(stored=True)
 
 
 @pytest.fixture(scope="module")
@@ -270,8 +278,8 @@ def test_matrices_in_groups_are_swapped_and_all_others_stay(tmp_path, family, vo
     learned = {"wpe": QuantEmbedding} if family.startswith("gpt2") else {}
     assert layers_of(model) == {"wte": QuantEmbedding, **learned, **BLOCKS, "lm_head": QuantLinear}
     assert (model.wte.table is model.lm_head) == family.endswith("tied")
-    assert is_quantised(model)
-    assert not is_quantised(exact)
+    assert is_packed(model)
+    assert not is_packed(exact)
     assert {type(m) for m in model.modules()}.isdisjoint({RMSNorm})
 
 
@@ -281,6 +289,8 @@ def test_matrices_of_unlike_groups_that_share_a_layer_are_stacked(tmp_path):
     model = pair(tmp_path / "b.gguf", "llama", **{"blk.0.attn_v.weight": Quant.Q4_0})[1]
     assert layers_of(model)["blocks.0.attn.qkv"] is QuantLinear
     model = pair(tmp_path / "c.gguf", "llama", **{"blk.0.attn_v.weight": Quant.F16})[1]
+    assert layers_of(model)["blocks.0.attn.qkv"] is StackedLinear
+    model = pair(tmp_path / "d.gguf", "llama", **{"blk.0.attn_v.weight": Quant.F32})[1]
     assert layers_of(model)["blocks.0.attn.qkv"] is nn.Linear
 
 
@@ -412,41 +422,54 @@ def test_a_processor_leaves_groups_as_they_are_unless_asked_otherwise(tmp_path, 
     path = talking(tmp_path / "tiny.gguf", kind)
     assert load(path, device="cpu", dtype="float32").precision == "float32"
     assert load(path, device="cpu", dtype=torch.bfloat16).precision == "bfloat16"
-    for dtype in (None, "quantised"):
+    for dtype in (None, "stored"):
         engine = load(path, device="cpu", dtype=dtype)
         assert (engine.precision, engine.dtype) == (name, torch.float32)
         assert engine.session("abba").cache.keys().dtype == torch.float32
         assert len(list(engine.stream(engine.session("abba")))) > 0
 
 
-def test_a_file_without_groups_is_float32_and_refuses_quantised(tmp_path):
-    path = talking(tmp_path / "tiny.gguf", Quant.F16)
-    assert load(path, device="cpu").precision == "float32"
-    with pytest.raises(ValueError, match=r"^quantised needs a quantised GGUF file such as .*, which tiny is not;"):
-        load(path, device="cpu", dtype="quantised")
+@pytest.mark.parametrize(("kind", "name"), [(Quant.F16, "float16"), (Quant.BF16, "bfloat16")])
+def test_a_file_of_16_bits_keeps_them(tmp_path, kind, name):
+    path = talking(tmp_path / "tiny.gguf", kind)
+    engine, exact = load(path, device="cpu"), load(path, device="cpu", dtype="float32")
+    assert (engine.precision, engine.dtype) == (name, torch.float32)
+    assert engine.model.nbytes() < 0.6 * exact.model.nbytes()
+    torch.testing.assert_close(*(logits(e.model, [5, 9, 100]) for e in (engine, exact)), atol=1e-4, rtol=0)
 
 
-def test_a_folder_is_float32_and_refuses_quantised(tmp_path, monkeypatch, tokenizer, chat):
+@pytest.mark.parametrize("make", [make_llama, make_gpt2])
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_folder_of_16_bits_keeps_them_and_computes_in_float32(tmp_path, make, dtype):
+    make(vocab_size=96).to(dtype).save_pretrained(tmp_path)
+    checkpoint = open_checkpoint(tmp_path)
+    exact, model = checkpoint.model(), checkpoint.model(stored=True)
+    assert precision_of(model) == str(dtype).removeprefix("torch.")
+    assert model.nbytes() < 0.6 * exact.nbytes()
+    torch.testing.assert_close(*(logits(m, list(range(40))) for m in (model, exact)), atol=1e-4, rtol=0)
+
+
+def test_a_folder_of_float32_is_that_and_cannot_be_packed(tmp_path, monkeypatch, tokenizer, chat):
     make_llama().save_pretrained(tmp_path / "tiny")
     monkeypatch.setattr("gpt.tokenizer.Tokenizer.from_folder", lambda path: tokenizer)
     monkeypatch.setattr("gpt.chat.ChatTemplate.from_folder", lambda path, tokenizer: chat)
     assert load(str(tmp_path / "tiny"), device="cpu").precision == "float32"
-    with pytest.raises(ValueError, match=r"^quantised needs a quantised GGUF file"):
-        load(str(tmp_path / "tiny"), device="cpu", dtype="quantised")
+    with pytest.raises(ValueError, match=r"^stored needs a checkpoint in 16 bits or a GGUF .*, which tiny is not;"):
+        load(str(tmp_path / "tiny"), device="cpu", dtype="stored")
 
 
 def test_without_a_compiler_a_file_is_dequantised(tmp_path, monkeypatch):
     path = talking(tmp_path / "tiny.gguf", Quant.Q4_1)
     monkeypatch.setattr("gpt.native.kernels", lambda: None)
     assert load(path, device="cpu").precision == "float32"
-    with pytest.raises(ValueError, match=r"^quantised needs a C compiler \(gcc or clang\) that makes working code"):
-        load(path, device="cpu", dtype="quantised")
+    with pytest.raises(ValueError, match=r"^stored needs a C compiler \(gcc or clang\) that makes working code"):
+        load(path, device="cpu", dtype="stored")
 
 
-def test_quantised_on_another_device_and_an_unknown_type_are_refused(tmp_path):
+def test_packing_on_another_device_and_an_unknown_type_are_refused(tmp_path):
     path = talking(tmp_path / "tiny.gguf", Quant.Q4_1)
-    with pytest.raises(ValueError, match=r"^quantised needs a processor, and not meta; give another dtype"):
-        load(path, device="meta", dtype="quantised")
+    with pytest.raises(ValueError, match=r"^stored needs a processor, and not meta; give another dtype"):
+        load(path, device="meta", dtype="stored")
     for wrong in ("float9", torch.int8):
-        with pytest.raises(ValueError, match=r"^dtype must be one of quantised, float32, bfloat16, float16, got "):
+        with pytest.raises(ValueError, match=r"^dtype must be one of stored, float32, bfloat16, float16, got "):
             load(str(tmp_path / "is not looked for"), device="cpu", dtype=wrong)

@@ -56,7 +56,7 @@ def test_a_model_in_codes_is_saved_dequantised_with_its_tokenizer(tmp_path):
     reference.set_attn_implementation("eager")
     path = write_gguf(tmp_path / "tiny.gguf", reference, Quant.Q8_0, tokenizer=fields)
     checkpoint = open_checkpoint(path)
-    engine = Engine(checkpoint.model(quantised=True), Tokenizer.from_gguf(checkpoint.fields), None, "tiny")
+    engine = Engine(checkpoint.model(stored=True), Tokenizer.from_gguf(checkpoint.fields), None, "tiny")
     engine.source = path
     save(engine, tmp_path / "ours")
     torch.testing.assert_close(by_transformers(tmp_path / "ours"), answers(reference)[0], atol=1e-4, rtol=0)
