@@ -11,14 +11,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gpt import hub
-from gpt.fetching import NoSuchModel, Progress, quiet
+from gpt.fetching import Estimate, NoSuchModel, Progress, quiet
 from gpt.wheel import Wheel
 
 if TYPE_CHECKING:  # what these import, torch above all, takes seconds, and a list of names needs none of it
     from gpt.checkpoint import Checkpoint
-    from gpt.estimate import Estimate
 
-__all__ = ["DEFAULT", "Entry", "Local", "UnknownModel", "estimate", "find", "known", "opened", "resolve"]
+__all__ = ["DEFAULT", "Entry", "Estimate", "Local", "UnknownModel", "estimate", "find", "known", "opened", "resolve"]
 
 DEFAULT = "smollm2-135m-instruct"
 
@@ -192,7 +191,7 @@ def estimate(
     device: str | None = None,
     revision: str | None = None,
     progress: Progress = quiet,
-) -> "Estimate":
+) -> Estimate:
     """What loading a model will take; arguments as for `load`. Of a model on the hub, its config.json is fetched.
 
     Raises as `load` does; but what does not fit is told in the estimate, as its `obstacle`.

@@ -5,7 +5,6 @@ its files tell as much without a download. What surely cannot fit is refused in 
 """
 
 import re
-from dataclasses import dataclass
 
 import torch
 
@@ -13,52 +12,18 @@ from gpt import hub
 from gpt.checkpoint import Checkpoint, CheckpointError
 from gpt.config import GPTConfig
 from gpt.families import unsupported
-from gpt.fetching import free_disk, home, in_words
+from gpt.fetching import Estimate, free_disk, home
 from gpt.folder import shape_of
 from gpt.gguf_config import ARCHITECTURES
 from gpt.groups import GROUPED
 from gpt.precision import Holding, Precision, choose, free_memory
 from gpt.wheel import Wheel
 
-__all__ = ["Estimate", "estimate", "held_by", "require"]
+__all__ = ["estimate", "held_by", "require"]
 
 _BYTES = {"F64": 8, "F32": 4, "BF16": 2, "F16": 2, "float32": 4, "bfloat16": 2, "float16": 2}
 _KIND = re.compile(r"I?Q\d\w*|BF16|F16|F32")
 _GROWTH = 1.4  # codes in memory over their file: groups of the newer kinds get scales in float32, 6 bits become 8
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """What loading takes and what there is, in bytes. None: cannot be known before the file is here.
-
-    `download` is still to be fetched, 0 when all is here. `memory` is for the weights, held as `precision` says;
-    `conversation` is what 1,000 tokens of a conversation add: queries, keys, values, last hidden states.
-    """
-
-    name: str
-    download: int
-    free_disk: int
-    memory: int | None
-    free_memory: int
-    conversation: int | None
-    device: str
-    precision: str
-
-    @property
-    def obstacle(self) -> str | None:
-        """Why the model surely cannot be loaded, in one sentence; None when it may."""
-        if self.download > self.free_disk:
-            need, free = in_words(self.download), in_words(self.free_disk)
-            return (
-                f"{self.name} needs {need} of disk space, but only {free} are free; free some, or choose a smaller one."
-            )
-        if self.memory and self.memory > self.free_memory:
-            need, free = in_words(self.memory), in_words(self.free_memory)
-            return (
-                f"{self.name} needs {need} of memory on {self.device} as {self.precision}, but only {free} are free; "
-                "end other programs, choose a smaller one, or give a smaller --dtype or a GGUF of fewer bits."
-            )
-        return None
 
 
 def estimate(

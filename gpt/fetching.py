@@ -1,13 +1,14 @@
-"""What all fetching of models has in common: the cache folder, the progress callback, bytes in words, the error."""
+"""What all fetching of models has in common: the cache folder, progress, what it will take, in numbers and in words."""
 
 import os
 import shutil
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 from platformdirs import user_cache_dir
 
-__all__ = ["FetchError", "NoSuchModel", "Progress", "free_disk", "home", "in_words", "quiet"]
+__all__ = ["Estimate", "FetchError", "NoSuchModel", "Progress", "free_disk", "home", "in_words", "quiet"]
 
 Progress = Callable[[str, int, int], None]
 """(stage: wait, download, check, unpack or read; bytes done; bytes in all). What it raises stops the work."""
@@ -38,3 +39,37 @@ def in_words(size: float) -> str:
 def free_disk(folder: Path) -> int:
     """Bytes that are free where a folder is, or will be."""
     return shutil.disk_usage(next(place for place in (folder, *folder.absolute().parents) if place.exists())).free
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What loading takes and what there is, in bytes. None: cannot be known before the file is here.
+
+    `download` is still to be fetched, 0 when all is here. `memory` is for the weights, held as `precision` says;
+    `conversation` is what 1,000 tokens of a conversation add: queries, keys, values, last hidden states.
+    """
+
+    download: int
+    memory: int | None
+    free_memory: int
+    free_disk: int
+    name: str = "the model"
+    device: str = "cpu"
+    precision: str = "float32"
+    conversation: int | None = None
+
+    @property
+    def obstacle(self) -> str | None:
+        """Why the model surely cannot be loaded, in one sentence; None when it may."""
+        if self.download > self.free_disk:
+            need, free = in_words(self.download), in_words(self.free_disk)
+            return (
+                f"{self.name} needs {need} of disk space, but only {free} are free; free some, or choose a smaller one."
+            )
+        if self.memory and self.memory > self.free_memory:
+            need, free = in_words(self.memory), in_words(self.free_memory)
+            return (
+                f"{self.name} needs {need} of memory on {self.device} as {self.precision}, but only {free} are free; "
+                "end other programs, choose a smaller one, or give a smaller --dtype or a GGUF of fewer bits."
+            )
+        return None
