@@ -54,6 +54,7 @@ from gpt.catalog import resolve
 from gpt.engine import Engine
 from gpt.model import Segment
 from gpt.params import SamplingParams
+from gpt.runner import GraphRunner
 from gpt.session import Session
 
 __all__ = ["main", "measure"]
@@ -99,6 +100,9 @@ class KeysAndValues(KVCache):
         for buffer, new in ((keys, k), (values, v)):
             buffer[layer, :, start:end] = new[0]
         return [self._segment(layer, q, keys[layer, :, :end], values[layer, :, :end])]
+
+    def extend(self, q: Tensor, k: Tensor, v: Tensor, hidden: Tensor) -> None:
+        super().extend(q[:, :0], k, v, hidden)
 
 
 def queries_cost(program: Glassbox, prompts: Iterator[list[int]], n: int, rounds: int) -> float:
@@ -147,6 +151,8 @@ def measure(args: argparse.Namespace) -> dict[str, Any]:
     path = resolve(args.model)
     start = time.perf_counter()
     engine = load(args.model, dtype=args.dtype)
+    if args.graphs:
+        engine.runner = GraphRunner(engine.model)
     load_seconds = time.perf_counter() - start
     _require_room(engine, args.context + args.tokens + 2)
     program, prompts = Glassbox(engine), random_prompts(engine.config.vocab_size, args.context)
@@ -246,6 +252,7 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--tokens", type=int, default=64, help="tokens to write, at least 2")
     parser.add_argument("--repeats", type=int, default=5, help="rounds, of which the medians are taken")
     parser.add_argument("--load", action="store_true", help="measure loading instead, which writes 3 GB for a while")
+    parser.add_argument("--graphs", action="store_true", help="step by CUDA graphs on a GPU (runner.py)")
     parser.add_argument("--json", action="store_true", help="the report as JSON instead of a table")
     parser.add_argument(
         "--peers", default=",".join(PEERS), help='whom to compare with, separated by commas; "" for nobody'

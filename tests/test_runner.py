@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from gpt import runner as runners
+from gpt.bench import Glassbox, KeysAndValues
 from gpt.cache import KVCache
 from gpt.engine import Engine
 from gpt.interp import attention_pattern
@@ -88,6 +89,17 @@ def test_a_cache_that_went_another_way_is_mirrored_anew():
     logits = runner.run([(cache, [7])])
     fresh = EagerRunner(model).run([(KVCache(model.config), [1, 2, 9, 8, 7])])
     torch.testing.assert_close(logits, fresh, rtol=0, atol=1e-4)
+
+
+def test_a_cache_without_queries_goes_along(tokenizer, chat):
+    """The bench compares with one."""
+    engine = Engine(random_model(), tokenizer, chat, "a", GraphRunner(random_model()))
+    prompt = list(range(20))
+    program = Glassbox(engine)
+    sessions = [program.session(prompt), program.session(prompt, KeysAndValues(engine))]
+    for session in sessions:
+        program.write(session, 5)
+    assert sessions[0].tokens == sessions[1].tokens
 
 
 @torch.inference_mode()
