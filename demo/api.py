@@ -16,7 +16,7 @@ from demo.api_attention import AttentionEndpoints
 from demo.args import MAX_SEED, patched, whole
 from demo.args import text as written
 from demo.prompts import fill, prompt, refusing
-from demo.stream import Source
+from demo.running import Source
 from demo.wire import short
 from gpt.engine import Engine
 from gpt.options import HELP

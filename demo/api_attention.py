@@ -12,8 +12,8 @@ from demo.args import Invalid
 from demo.downloads import Downloads, file_name
 from demo.matrix import Matrix
 from demo.prompts import prompt, refusing
+from demo.running import Source
 from demo.sights import sight_of, window_of
-from demo.stream import Source
 from demo.wire import short
 from gpt.engine import Engine
 from gpt.export import METRIC_DEFINITIONS, definition, facts, write_everything

@@ -9,7 +9,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from demo.stream import Source
+from demo.running import Source
 from demo.wire import short
 from gpt.engine import Engine
 from gpt.params import SamplingParams
@@ -31,21 +31,17 @@ TURNS = (  # settings of each turn, and those from its n-th token on
 class Example:
     """The recorded conversation, for an engine that runs the model it was recorded with."""
 
-    def __init__(self, engine: Engine, path: Path = FILE) -> None:
-        self.engine = engine
-        recorded = json.loads(path.read_text("utf-8")) if path.exists() else {}
-        self._recorded = recorded if recorded.get("model") == engine.name else None
+    def __init__(self, path: Path = FILE) -> None:
+        self._recorded = json.loads(path.read_text("utf-8")) if path.exists() else {}
 
-    @property
-    def known(self) -> bool:
+    def known(self, engine: Engine) -> bool:
         """Whether the conversation was recorded with the engine's model."""
-        return self._recorded is not None
+        return self._recorded.get("model") == engine.name
 
-    @property
-    def selection(self) -> dict[str, int]:
+    def selection(self, engine: Engine) -> dict[str, int]:
         """What to look at first: how one head, at the last fox, finds the foxes before it."""
         tokens = self._recorded["branches"][0]["tokens"]
-        (fox,) = self.engine.tokenizer.encode(" fox")
+        (fox,) = engine.tokenizer.encode(" fox")
         layer, head = HEAD
         return {"layer": layer, "head": head, "position": max(i for i, token in enumerate(tokens) if token == fox)}
 

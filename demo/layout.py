@@ -16,7 +16,8 @@ from demo.panels.choice import Choices
 from demo.panels.export import Export
 from demo.panels.samples import Sampler
 from demo.panels.sampling import Sampling
-from demo.rpc import Server, fresh_seed
+from demo.rpc import Server
+from demo.running import Running
 from demo.store import SessionStore
 from demo.widgets import FAVICON, page_head, widget
 from gpt.engine import Engine
@@ -36,14 +37,13 @@ def build_demo(engine: Engine, grace: float = 60.0) -> gr.Blocks:
     grace: seconds that a session survives its tab, so that a page that is loaded again finds it.
     """
     decorator = gpu_decorator()
-    remote = Remote(engine, decorator) if decorator else None
-    source = remote or engine
-    store = SessionStore(lambda: source.session(seed=fresh_seed()), grace=grace, changed=remote and remote.publish)
-    server = Server(engine, source, store, Example(engine))
+    running = Running(engine, Remote(engine, decorator) if decorator else None)
+    store = SessionStore(grace=grace)
+    server = Server(running, store, Example())
     functions = [f for part in (server, *(panel(server) for panel in PANELS)) for f in part.functions()]
 
     def run(event: gr.EventData) -> Iterator[str]:
-        yield from stream.run_requested(source, store, event._data)
+        yield from stream.run_requested(store, event._data)
 
     def leave(request: gr.Request) -> None:
         store.leave(request.session_hash)
@@ -57,7 +57,7 @@ def build_demo(engine: Engine, grace: float = 60.0) -> gr.Blocks:
         hidden = {"show_progress": "hidden", "api_visibility": "private"}
         chat.run(run, None, chat, trigger_mode="multiple", concurrency_limit=PLACES, **hidden)
         demo.unload(leave)
-        api.add_endpoints(engine, source)
+        api.add_endpoints(engine, running.source)
     return demo.queue(max_size=WAITING)
 
 

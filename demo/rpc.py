@@ -6,7 +6,6 @@ being written. Nothing here samples a token.
 """
 
 import asyncio
-import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,8 +13,9 @@ import gradio as gr
 
 from demo.args import MAX_SEED, Args, Invalid, Reply, whole
 from demo.example import Example
+from demo.running import Running, fresh_seed
 from demo.store import Busy, Entry, Gone, SessionStore
-from demo.stream import Source, snapshot
+from demo.stream import snapshot
 from demo.wire import short
 from gpt.branch import Branch
 from gpt.chat import Message
@@ -24,7 +24,7 @@ from gpt.engine import Engine
 from gpt.params import FILTERS, LIMITS, NEUTRAL, ORDER, PRESETS, SamplingParams
 from gpt.session import Session
 
-__all__ = ["Server", "answered", "fresh_seed"]
+__all__ = ["Server", "answered"]
 
 EXCERPT = 40  # characters that stand for a branch
 
@@ -59,10 +59,9 @@ def _refused(error: Exception, code: str, field: str = "") -> Reply:
 
 @dataclass(frozen=True)
 class Server:
-    """What server functions work on. `source` writes the replies: the engine itself, or a remote one."""
+    """What server functions work on. `default` is the model of a page that has picked none."""
 
-    engine: Engine
-    source: Source
+    default: Running
     store: SessionStore
     example: Example
 
@@ -90,32 +89,32 @@ class Server:
         entry.rest()
         return {
             "sid": entry.sid,
-            "model": self._model(),
+            "model": _model(entry.engine),
             **_parameters(),
             "params": entry.session.params.as_dict(),
-            "message": snapshot(self.source, entry),
+            "message": snapshot(entry),
             "example": entry.example,
             **(
                 {"selection": dict(zip(("layer", "head"), entry.watched.sight.heads[0], strict=True))}
                 if known and entry.watched
                 else {}
             ),
-            **({"selection": self.example.selection} if entry.example and not known else {}),
+            **({"selection": self.example.selection(entry.engine)} if entry.example and not known else {}),
             **self.branches(entry),
         }
 
     def _fresh(self, owner: str) -> Entry:
         """A session for a page that has none: with the recorded conversation, if there is one for this model."""
-        entry = self.store.create(owner)
-        if self.example.known:
-            entry.renew(self.example.open(self.source, entry.session.params), None)
+        entry = self.store.create(owner, self.default)
+        if self.example.known(entry.engine):
+            entry.renew(self.example.open(entry.source, entry.session.params), None)
             entry.example = True
         return entry
 
     def tokens(self, args: Args) -> Reply:
         """Every token from `from` on, for a page that missed some."""
         entry = self.entry(args)
-        return snapshot(self.source, entry, whole(args, "from", 0, len(entry.session.tokens), 0))
+        return snapshot(entry, whole(args, "from", 0, len(entry.session.tokens), 0))
 
     def change(
         self, args: Args, how: Callable[[Entry], Cut | None], check: Callable[[Entry], object] = lambda entry: None
@@ -137,28 +136,28 @@ class Server:
             entry.example = False
         kept = min(_unchanged(before, entry.session.current), entry.shown)
         follows = entry.session.finish is None or entry.samples is not None
-        message = snapshot(self.source, entry, kept, streaming=follows)
+        message = snapshot(entry, kept, streaming=follows)
         reply = {"run": run, "message": message, **self.branches(entry)}
         return {**reply, "notice": _notice(cut), "cut": [cut.messages, cut.tokens]} if cut else reply
 
     def ask(self, entry: Entry, content: str, system: str | None, seed: int | None) -> Cut | None:
         """Add a person's message to the conversation, or begin one with it; `system` replaces the system prompt."""
         if entry.example:  # what was recorded is not this person's conversation
-            entry.renew(self.source.session(params=entry.session.params, seed=fresh_seed()), None)
+            entry.renew(entry.source.session(params=entry.session.params, seed=fresh_seed()), None)
         messages = self.asked(entry, content, system)
-        return self.engine.extend(entry.session, messages, entry.session.seed if seed is None else seed)
+        return entry.engine.extend(entry.session, messages, entry.session.seed if seed is None else seed)
 
     def asked(self, entry: Entry, content: str, system: str | None) -> list[Message]:
         """The conversation as `ask` makes it."""
-        messages = [] if entry.example else self.engine.messages(entry.session)
+        messages = [] if entry.example else entry.engine.messages(entry.session)
         if prompt := system or (entry.system if not messages else None):
             messages = _with_system(messages, prompt)
         return [*messages, {"role": "user", "content": content}]
 
-    def check_fits(self, messages: list[Message]) -> None:
+    def check_fits(self, entry: Entry, messages: list[Message]) -> None:
         """Raise ValueError for a conversation that the template refuses, or the context cannot hold."""
-        room = self.engine.config.block_size * 3 // 4  # at least so much is left for a prompt
-        fit(messages, self.engine.chat, self.engine.tokenizer, room)
+        room = entry.engine.config.block_size * 3 // 4  # at least so much is left for a prompt
+        fit(messages, entry.engine.chat, entry.engine.tokenizer, room)
 
     def read(self, args: Args) -> Entry:
         """The session with every token read by the model; while a reply is written, what was read so far.
@@ -171,7 +170,7 @@ class Server:
             pending = session.finish is not None and session.cache.length < len(session.tokens)
             if pending and entry.begin(session.run):  # else a reply is about to read them
                 try:
-                    self.source.feed(session)
+                    entry.source.feed(session)
                 finally:
                     entry.end()
         return entry
@@ -184,22 +183,22 @@ class Server:
         with entry.reading:
             other = entry.beside(number)
             if other.cache.length < len(other.tokens):
-                self.source.feed(other)
+                entry.source.feed(other)
             return other
 
     def branches(self, entry: Entry) -> Reply:
         """Every branch, which one is shown, and its seed."""
         session = entry.session
-        lines = [{"id": number, **self._line(branch)} for number, branch in list(session.branches.items())]
+        lines = [{"id": number, **self._line(entry, branch)} for number, branch in list(session.branches.items())]
         return {"branches": lines, "branch": session.branch, "seed": session.seed}
 
-    def _line(self, branch: Branch) -> Reply:
+    def _line(self, entry: Entry, branch: Branch) -> Reply:
         reply = [record.logprob for record in branch.records[branch.reply_start :] if record is not None]
         return {
             "parent": branch.parent,
             "fork": branch.forked_at,
             "n": len(branch.tokens),
-            "text": self._excerpt(branch),
+            "text": _excerpt(entry, branch),
             "name": branch.name,
             "seed": branch.seed,
             "finish": branch.finish,
@@ -207,24 +206,25 @@ class Server:
             "lp": short(sum(reply) / len(reply)) if reply else None,
         }
 
-    def _excerpt(self, branch: Branch) -> str:
-        """How a branch begins: where it left its parent, or with the first message."""
-        start, end = branch.forked_at, None
-        if not start:
-            written = (span for span in branch.spans if span.role not in ("system", "template"))
-            start, end = min(((span.start, span.end) for span in written), default=(0, None))
-        return self.engine.tokenizer.decode(branch.tokens[start:end][:EXCERPT])[:EXCERPT]
 
-    def _model(self) -> Reply:
-        config = self.engine.config
-        return {
-            "name": self.engine.name,
-            "device": str(self.engine.device),
-            "dtype": self.engine.precision,
-            "memory_bytes": self.engine.model.nbytes(),
-            "chat": self.engine.chat is not None,
-            **{name: getattr(config, name) for name in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},
-        }
+def _excerpt(entry: Entry, branch: Branch) -> str:
+    """How a branch begins: where it left its parent, or with the first message."""
+    start, end = branch.forked_at, None
+    if not start:
+        written = (span for span in branch.spans if span.role not in ("system", "template"))
+        start, end = min(((span.start, span.end) for span in written), default=(0, None))
+    return entry.engine.tokenizer.decode(branch.tokens[start:end][:EXCERPT])[:EXCERPT]
+
+
+def _model(engine: Engine) -> Reply:
+    return {
+        "name": engine.name,
+        "device": str(engine.device),
+        "dtype": engine.precision,
+        "memory_bytes": engine.model.nbytes(),
+        "chat": engine.chat is not None,
+        **{n: getattr(engine.config, n) for n in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},
+    }
 
 
 def _parameters() -> Reply:
@@ -237,11 +237,6 @@ def _parameters() -> Reply:
         "filters": {name: list(parameters) for name, parameters in FILTERS.items()},
         "order": list(ORDER),
     }
-
-
-def fresh_seed() -> int:
-    """A seed for a conversation that did not ask for one, short enough to be written down."""
-    return secrets.randbelow(1_000_000)
 
 
 def _with_system(messages: list[Message], content: str) -> list[Message]:

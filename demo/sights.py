@@ -16,7 +16,7 @@ MAX_HEADS = 4096
 
 def matrix_of(server: Server, entry: Entry, args: Args) -> Matrix:
     """The matrix of a sight {heads, mix, what, branch}, less the same in `minus` if it is there. Raises ValueError."""
-    config = server.engine.config
+    config = entry.engine.config
     session, sight = server.branch_session(entry, args.get("branch")), sight_of(config, args)
     minus = args.get("minus")
     if minus is not None:
@@ -30,7 +30,7 @@ def matrix_of(server: Server, entry: Entry, args: Args) -> Matrix:
     if sight.mix == "rollout" and session.cache.length:
         rolled = entry.rolled(session, sight.heads[0][0], rollout)
     ours = entry.session in (session, minus and minus[0])
-    return Matrix(session, sight, server.source.gram, minus, rolled, entry.shown if ours else None)
+    return Matrix(session, sight, entry.source.gram, minus, rolled, entry.shown if ours else None)
 
 
 def sight_of(config: GPTConfig, args: Args) -> Sight:

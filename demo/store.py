@@ -15,6 +15,8 @@ from typing import Any
 
 from torch import Tensor
 
+from demo.running import Running, Source
+from gpt.engine import Engine
 from gpt.heads import HeadMetrics, Thumbnails
 from gpt.interp import Sight
 from gpt.params import SamplingParams
@@ -68,6 +70,7 @@ class Entry:
 
     sid: str
     owner: str
+    running: Running
     session: Session
     used: float = field(default_factory=time.monotonic)
     left: bool = False  # its tab has gone; freed when the grace period ends
@@ -79,7 +82,6 @@ class Entry:
     settings: dict[SamplingParams, int] = field(default_factory=dict)  # every one used so far, as they appeared
     samples: Samples | None = None  # replies beside each other, which the page shows in place of the last one
     logits: tuple[tuple[int, int], Tensor] | None = None  # of the position asked for last: (epoch, position), (V,)
-    changed: Callable[[Session], None] | None = None  # told when the run or the parameters change
     reading: threading.Lock = field(default_factory=threading.Lock)  # held while pending tokens are read
     patching: threading.Lock = field(default_factory=threading.Lock)  # held while parameters are changed
     gate: threading.Condition = field(default_factory=threading.Condition)
@@ -88,6 +90,16 @@ class Entry:
     _rolled: tuple[tuple[Session, int, int, int], Tensor] | None = None  # session, epoch, length, layer; the rollout
     _other: Session | None = None  # another branch, as the model reads it
     _deriving: threading.Lock = field(default_factory=threading.Lock)  # held while one of these is brought up to date
+
+    @property
+    def engine(self) -> Engine:
+        """The model that this session belongs to."""
+        return self.running.engine
+
+    @property
+    def source(self) -> Source:
+        """What writes to the session."""
+        return self.running.source
 
     @property
     def shown(self) -> int:
@@ -221,34 +233,39 @@ class Entry:
         return [self.session, *(self.samples.sessions if self.samples else ())]
 
     def _tell(self) -> None:
-        for session in self._written() if self.changed is not None else ():
-            self.changed(session)
+        changed = self.running.changed
+        for session in self._written() if changed is not None else ():
+            changed(session)
 
 
 class SessionStore:
     """sid -> Entry. Safe to use from any thread.
 
-    make: makes a fresh session. capacity: bytes. grace: seconds that a session survives its tab, for a page
-    that is loaded again. changed: told of a session whenever its run or its parameters change.
+    capacity: bytes. grace: seconds that a session survives its tab, for a page that is loaded again. dropped: called
+    when a session has gone.
     """
 
     def __init__(
-        self,
-        make: Callable[[], Session],
-        capacity: int = CAPACITY,
-        grace: float = 60.0,
-        changed: Callable[[Session], None] | None = None,
+        self, capacity: int = CAPACITY, grace: float = 60.0, dropped: Callable[[], None] = lambda: None
     ) -> None:
-        self.make, self.capacity, self.grace, self._changed = make, capacity, grace, changed
+        self.capacity, self.grace, self.dropped = capacity, grace, dropped
         self._entries: dict[str, Entry] = {}
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def create(self, owner: str) -> Entry:
-        """A fresh session that belongs to the tab `owner`."""
-        entry = Entry(secrets.token_urlsafe(16), owner, self.make(), changed=self._changed)
+    def running(self) -> list[Running]:
+        """The models that have a session here."""
+        return list(dict.fromkeys(entry.running for entry in list(self._entries.values())))
+
+    def holds(self, sid: str) -> bool:
+        """Whether there is such a session."""
+        return sid in self._entries
+
+    def create(self, owner: str, running: Running, session: Session | None = None) -> Entry:
+        """A session of a model, a fresh one by default, that belongs to the tab `owner`."""
+        entry = Entry(secrets.token_urlsafe(16), owner, running, session or running.session())
         with self._lock:
             self._entries[entry.sid] = entry
         self.trim()
@@ -284,6 +301,7 @@ class SessionStore:
 
     def trim(self) -> None:
         """Drop the least recently used sessions until the rest fits, but none that streams, and not the last one."""
+        before = len(self)
         with self._lock:
             held = {entry.sid: max(entry.nbytes, FLOOR) for entry in self._entries.values()}
             total = sum(held.values())
@@ -293,6 +311,14 @@ class SessionStore:
                 if not entry.streaming:
                     total -= held[entry.sid]
                     self._drop(entry)
+        if len(self) < before:
+            self.dropped()
+
+    def close(self, entry: Entry) -> None:
+        """Let a session go: its tab has another one."""
+        with self._lock:
+            self._drop(entry)
+        self.dropped()
 
     def _expire_later(self, entry: Entry, owner: str) -> None:
         timer = threading.Timer(self.grace, self._expire, (entry, owner))
@@ -301,8 +327,11 @@ class SessionStore:
 
     def _expire(self, entry: Entry, owner: str) -> None:
         with self._lock:
-            if entry.left and entry.owner == owner:
+            gone = entry.left and entry.owner == owner
+            if gone:
                 self._drop(entry)
+        if gone:
+            self.dropped()
 
     def _drop(self, entry: Entry) -> None:
         self._entries.pop(entry.sid, None)

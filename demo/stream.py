@@ -11,64 +11,37 @@ import json
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextvars import copy_context
 from functools import partial
 from queue import Empty, SimpleQueue
-from typing import Protocol
-
-from torch import Tensor
 
 from demo.matrix import Scale, encode_rows
+from demo.running import Chosen
 from demo.store import PATIENCE, Entry, Gone, SessionStore
 from demo.wire import Values, base64_text, sample_objects, settings_table, stats, token_objects
-from gpt.branch import TokenEvent
-from gpt.config import GPTConfig
-from gpt.params import SamplingParams
 from gpt.session import Session
-from gpt.tokenizer import Tokenizer
 
-__all__ = ["Source", "run", "run_requested", "snapshot"]
+__all__ = ["run", "run_requested", "snapshot"]
 
 INTERVAL = 1 / 40  # seconds between two messages at least
 PULSE = 0.5  # seconds between two messages at most
 PUSHED_ROWS = 64  # more new rows than this, after a long prompt, are left for the page to pull
 WINDOW = 32  # tokens over which the speed is taken
 
-Chosen = list[tuple[int, TokenEvent]]  # what one step chose, by number of the reply
-
-
-class Source(Protocol):
-    """What writes replies: an `Engine`, or a `Remote` one."""
-
-    config: GPTConfig
-    tokenizer: Tokenizer
-
-    def session(self, *, params: SamplingParams | None = None, seed: int = 0) -> Session: ...
-
-    def stream(self, session: Session, run: int | None = None) -> Iterator[TokenEvent]: ...
-
-    def stream_all(self, sessions: Sequence[Session], runs: Sequence[int] | None = None) -> Iterator[Chosen]: ...
-
-    def feed(self, session: Session) -> None: ...
-
-    def logits(self, session: Session, position: int) -> Tensor: ...
-
-    def gram(self, layer: int) -> Tensor: ...
-
 
 # ---- messages ----------------------------------------------------------------------------------------------
 
 
-def snapshot(source: Source, entry: Entry, start: int = 0, streaming: bool = False) -> Values:
+def snapshot(entry: Entry, start: int = 0, streaming: bool = False) -> Values:
     """A message that holds every token from `start` on: what a pull, a greeting or a new prompt is answered with.
 
     While several replies are written beside each other, their prompt and all of them.
     """
     session, several = entry.session, entry.samples is not None
     start = min(start, entry.shown)
-    toks = token_objects(entry, source.tokenizer, start, entry.shown)
-    replies = {"samples": sample_objects(entry, source.tokenizer)} if several else {}
+    toks = token_objects(entry, start, entry.shown)
+    replies = {"samples": sample_objects(entry)} if several else {}
     return {
         "sid": entry.sid,
         "run": session.run,
@@ -80,7 +53,7 @@ def snapshot(source: Source, entry: Entry, start: int = 0, streaming: bool = Fal
         "settings": settings_table(entry),
         "state": "streaming" if streaming or entry.streaming else "idle",
         "finish": None if streaming or several else session.finish,
-        "stats": stats(source.config, entry, streaming or entry.streaming),
+        "stats": stats(entry, streaming or entry.streaming),
     }
 
 
@@ -90,8 +63,8 @@ class _Writer:
     It does so between two steps, in the thread that drives the engine, so that it never waits for the session's lock.
     """
 
-    def __init__(self, source: Source, entry: Entry, run_id: int) -> None:
-        self.source, self.entry, self.run_id = source, entry, run_id
+    def __init__(self, entry: Entry, run_id: int) -> None:
+        self.entry, self.source, self.run_id = entry, entry.source, run_id
         self._times: deque[float] = deque([time.perf_counter()], maxlen=WINDOW)
         self._rows_from = entry.session.cache.length
         self._settings = 0
@@ -107,7 +80,7 @@ class _Writer:
         self._times += [time.perf_counter()] * len(chosen)
         ((_, event),) = chosen
         n = event.position + 1
-        return self._part(token_objects(self.entry, self.source.tokenizer, event.position, n), n)
+        return self._part(token_objects(self.entry, event.position, n), n)
 
     def end(self, error: str) -> Values:
         """The last part: a state, and why the reply ended."""
@@ -117,7 +90,7 @@ class _Writer:
     def pulse(self, n: int) -> Values:
         """A sign of life after n tokens: how far the model has read."""
         rows = {"key": None, "items": []}
-        return {"from": n, "n": n, "toks": [], "rows": rows, "stats": stats(self.source.config, self.entry, True)}
+        return {"from": n, "n": n, "toks": [], "rows": rows, "stats": stats(self.entry, True)}
 
     def settle(self) -> None:
         """A reply of which a few tokens were asked for can go on; and the token that came last gets its row."""
@@ -133,7 +106,7 @@ class _Writer:
         if len(self.entry.settings) > self._settings:
             part["settings_from"], part["settings"] = self._settings, settings_table(self.entry, self._settings)
             self._settings += len(part["settings"])
-        return part | {"stats": {"tps": self._tps(), **stats(self.source.config, self.entry, True)}}
+        return part | {"stats": {"tps": self._tps(), **stats(self.entry, True)}}
 
     def _new_rows(self) -> Values:
         """Rows that the model has read since, of what the page looks at; those that do not fit its scale are pulled."""
@@ -179,7 +152,7 @@ class _SamplesWriter(_Writer):
                 session.finish = session.finish or "stopped"
 
     def _reply(self, k: int, session: Session, start: int) -> Values:
-        toks = token_objects(self.entry, self.source.tokenizer, start, branch=session.current)
+        toks = token_objects(self.entry, start, branch=session.current)
         return {"k": k, "toks": toks, "n": start + len(toks), "finish": session.finish}
 
 
@@ -214,7 +187,7 @@ def _joined_samples(parts: list[Values]) -> Values:
 # ---- the stream --------------------------------------------------------------------------------------------
 
 
-def run_requested(source: Source, store: SessionStore, request: Values) -> Iterator[str]:
+def run_requested(store: SessionStore, request: Values) -> Iterator[str]:
     """What the page's event `run` starts: {sid, run, count?}. A session that is gone says so at once."""
     run_id, limit = request.get("run"), request.get("count")
     try:
@@ -225,18 +198,18 @@ def run_requested(source: Source, store: SessionStore, request: Values) -> Itera
         )
         return
     if isinstance(run_id, int) and (limit is None or (isinstance(limit, int) and limit > 0)):
-        yield from run(source, entry, run_id, limit)
+        yield from run(entry, run_id, limit)
         store.trim()
 
 
-def run(source: Source, entry: Entry, run_id: int, limit: int | None = None) -> Iterator[str]:
+def run(entry: Entry, run_id: int, limit: int | None = None) -> Iterator[str]:
     """Write the reply, or `limit` tokens of it; yield messages until it ends or `session.run` is not `run_id`.
 
     Where several replies were asked for, all of them.
     """
     if not entry.begin(run_id):
         return
-    writer = (_SamplesWriter if entry.samples else _Writer)(source, entry, run_id)
+    writer = (_SamplesWriter if entry.samples else _Writer)(entry, run_id)
     epoch, ready = entry.epoch, SimpleQueue()
     thread = threading.Thread(target=partial(copy_context().run, _write, writer, limit, ready), daemon=True)
     _writing[thread] = entry

@@ -10,7 +10,6 @@ from typing import Any
 from demo.store import Entry
 from gpt.branch import Branch, TokenEvent
 from gpt.chat import Span
-from gpt.config import GPTConfig
 from gpt.tokenizer import Tokenizer
 
 __all__ = ["Values", "base64_text", "sample_objects", "settings_table", "short", "stats", "token_objects"]
@@ -20,15 +19,13 @@ LEAST = -103.0  # logprob shown for a probability that is 0 in float32
 Values = dict[str, Any]
 
 
-def token_objects(
-    entry: Entry, tokenizer: Tokenizer, start: int, end: int | None = None, branch: Branch | None = None
-) -> list[Values]:
+def token_objects(entry: Entry, start: int, end: int | None = None, branch: Branch | None = None) -> list[Values]:
     """Tokens start..end-1 of a branch (the current one) as the page's store keeps them, all from `start` by default.
 
     Their message number is an index into `Engine.messages`; the template's own tokens belong to the message that comes
     next.
     """
-    branch = branch or entry.session.current
+    branch, tokenizer = branch or entry.session.current, entry.engine.tokenizer
     end = len(branch.records) if end is None else end
     objects, number = [], 0
     for span in (*branch.spans, Span("assistant", branch.reply_start, end)):
@@ -75,10 +72,10 @@ def _record_values(entry: Entry, record: TokenEvent | None) -> Values:
     return values | {name: value for name, value in rare.items() if value}
 
 
-def sample_objects(entry: Entry, tokenizer: Tokenizer) -> list[Values]:
+def sample_objects(entry: Entry) -> list[Values]:
     """Every reply that is written beside others: its number, its tokens so far, and why it ended."""
     return [
-        {"k": k, "toks": token_objects(entry, tokenizer, s.reply_start, branch=s.current),
+        {"k": k, "toks": token_objects(entry, s.reply_start, branch=s.current),
          "n": len(s.records), "finish": s.finish}
         for k, s in enumerate(entry.samples.sessions if entry.samples else ())
     ]  # fmt: skip
@@ -94,14 +91,14 @@ def settings_table(entry: Entry, start: int = 0) -> list[Values]:
     return [params.as_dict() for params in list(entry.settings)[start:]]
 
 
-def stats(config: GPTConfig, entry: Entry, streaming: bool) -> Values:
+def stats(entry: Entry, streaming: bool) -> Values:
     """`rows` are those that the page can have: what was read so far, or all, because a pull reads what is missing; from
     `first_row` on, because queries of earlier ones were not kept.
     """
     session = entry.session
     return {
         "context": entry.longest,
-        "block_size": config.block_size,
+        "block_size": entry.engine.config.block_size,
         "memory": entry.nbytes,
         "rows": min(session.cache.length, entry.shown) if streaming else entry.shown,
         "first_row": session.cache.first_query,

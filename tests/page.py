@@ -5,6 +5,7 @@ import json
 from demo.example import Example
 from demo.layout import PANELS
 from demo.rpc import Server
+from demo.running import Running
 from demo.store import SessionStore
 from demo.stream import run
 from gpt.params import SamplingParams
@@ -13,14 +14,26 @@ WARM = SamplingParams(temperature=1.0, max_new_tokens=12)
 NO_END = (((1,), -100.0),)  # a logit_bias under which no reply ends before its length
 
 
+class OneModel(SessionStore):
+    """A store in which sessions are of one model unless another is named, and begin as a test says."""
+
+    def __init__(self, running, make=None, **options):
+        super().__init__(**options)
+        self.model, self.make = running, make or running.session
+
+    def create(self, owner, running=None):
+        other = running not in (None, self.model)
+        return super().create(owner, running) if other else super().create(owner, self.model, self.make())
+
+
 class Page:
     """A page without a browser: calls functions by name, keeps the tokens as the page's store does."""
 
     def __init__(self, engine, source=None, grace=60.0):
         self.engine, self.source = engine, source or engine
-        changed = getattr(source, "publish", None)
-        self.store = SessionStore(lambda: self.source.session(params=WARM), grace=grace, changed=changed)
-        self.server = Server(engine, self.source, self.store, Example(engine))
+        running = Running(engine, source, params=WARM)
+        self.store = OneModel(running, lambda: self.source.session(params=WARM), grace=grace)
+        self.server = Server(running, self.store, Example())
         parts = (self.server, *(panel(self.server) for panel in PANELS))
         self.functions = {f.__name__: f for part in parts for f in part.functions()}
         self.tokens, self.samples = [], {}
@@ -59,7 +72,7 @@ class Page:
         reply = self.call(name, **args)
         assert "error" not in reply, reply
         self.samples = {}
-        for text in run(self.source, self.entry, reply["run"], limit):
+        for text in run(self.entry, reply["run"], limit):
             self.take(json.loads(text))
         return reply
 

@@ -86,7 +86,7 @@ def test_what_only_the_models_tokens_can_tell_is_said_at_its_control(engine, mon
 
 def test_a_wrong_value_does_not_disturb_the_reply_that_is_written(page):
     reply = page.call("send", text="hello")
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     for name, value in WRONG:
         assert "error" in page.functions["set_params"]({"sid": page.sid, name: value})

@@ -222,7 +222,7 @@ def test_pulls_are_answered_while_a_reply_streams(engine):
     page = Page(engine)
     page.call("set_params", max_new_tokens=200, logit_bias=NO_END)
     reply = page.call("send", text="hello")
-    thread = threading.Thread(target=lambda: list(run(page.engine, page.entry, reply["run"])))
+    thread = threading.Thread(target=lambda: list(run(page.entry, reply["run"])))
     thread.start()
     pulls = 0
     while thread.is_alive():

@@ -50,7 +50,7 @@ def test_a_branch_without_a_reply_has_no_mean(engine):
 def test_a_name_is_kept_without_touching_the_reply_that_is_written(page):
     page.call("set_params", max_new_tokens=100)
     reply = page.call("regenerate", seed=3)
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     named = page.call("rename_branch", branch=2, name="  the third ")
     assert [b["name"] for b in named["branches"]] == ["", "", "the third"]
@@ -151,7 +151,7 @@ def test_opening_ends_the_reply_that_is_written_and_begins_a_new_history(page):
     record, epoch = saved(page), page.entry.epoch
     page.call("set_params", max_new_tokens=300)
     reply = page.call("regenerate")
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     opened = page.call("open", record=record)
     *_, last = [json.loads(text) for text in messages]

@@ -158,7 +158,7 @@ def test_more_candidates_come_on_request(page, position):
 def test_shapes_can_be_asked_for_while_a_reply_is_written(page, position):
     page.call("set_params", max_new_tokens=200)
     reply = page.call("send", text="go on")
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     assert page.call("shape", position=position)["token"] == page.session.tokens[position]
     page.call("stop")

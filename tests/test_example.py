@@ -12,16 +12,16 @@ from gpt.params import SamplingParams
 
 
 def test_another_model_has_no_recorded_conversation(engine):
-    assert not Example(engine).known
+    assert not Example().known(engine)
 
 
 def test_what_was_recorded_comes_back_as_it_was(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("demo.example.MESSAGES", ("hi", "why"))
     path = tmp_path / "example.json"
     text = record(engine, path)
-    example = Example(engine, path)
+    example = Example(path)
     session = example.open(engine, SamplingParams(top_k=3))
-    assert example.known
+    assert example.known(engine)
     assert session.params == SamplingParams(top_k=3)
     assert engine.tokenizer.decode(session.tokens) == text
     assert session.cache.length == 0
@@ -33,7 +33,7 @@ def test_what_was_recorded_comes_back_as_it_was(engine, tmp_path, monkeypatch):
 def test_a_recorded_conversation_can_be_forked_and_goes_on(engine, tmp_path, monkeypatch):
     monkeypatch.setattr("demo.example.MESSAGES", ("hi", "why"))
     record(engine, tmp_path / "example.json")
-    session = Example(engine, tmp_path / "example.json").open(engine, SamplingParams())
+    session = Example(tmp_path / "example.json").open(engine, SamplingParams())
     event = session.records[-2]
     session.fork(event.position, [event.candidates[5].token])
     first, second = islice(engine.stream(session), 2)
@@ -44,7 +44,7 @@ def test_a_recorded_conversation_can_be_forked_and_goes_on(engine, tmp_path, mon
 @pytest.mark.slow
 def test_every_recorded_number_is_the_default_models():
     engine = load(device="cpu", dtype="float32")
-    example = Example(engine)
+    example = Example()
     session = example.open(engine, SamplingParams())
     with torch.inference_mode():
         logits = engine.model(torch.tensor([session.tokens]), torch.arange(len(session.tokens)))[0]
@@ -63,8 +63,8 @@ def test_every_recorded_number_is_the_default_models():
 @pytest.mark.slow
 def test_the_head_it_opens_with_finds_the_foxes():
     engine = load(device="cpu", dtype="float32")
-    example = Example(engine)
-    session, chosen = example.open(engine, SamplingParams()), example.selection
+    example = Example()
+    session, chosen = example.open(engine, SamplingParams()), example.selection(engine)
     engine.feed(session)
     row = attention_pattern(session, chosen["layer"], chosen["head"], [chosen["position"]])[0, 0]
     fox = session.tokens[chosen["position"]]

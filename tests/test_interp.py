@@ -62,7 +62,7 @@ def regenerate(page):
 def stop_and_continue(page):
     page.call("set_params", max_new_tokens=400, logit_bias=NO_END)
     reply = page.call("send", text="more")
-    messages = run(page.source, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     page.call("stop")
     list(messages)

@@ -14,11 +14,12 @@ import torch
 
 from demo.live import MAX_SETTINGS, Remote, Slots, gpu_decorator
 from demo.matrix import Scale
-from demo.store import SessionStore, Watched
+from demo.running import Running
+from demo.store import Watched
 from demo.stream import run
 from gpt.interp import Sight, attention_pattern, sight_rows
 from gpt.params import SamplingParams
-from tests.page import Page
+from tests.page import OneModel, Page
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU forks, and so do these tests, on Linux only")
 WARM = SamplingParams(temperature=1.0, max_new_tokens=20)
@@ -150,7 +151,7 @@ def test_a_second_turn_reads_the_conversation_again_and_patterns_stay_whole(engi
 
 def test_a_temperature_set_here_acts_on_a_token_of_the_running_worker(engine):
     slow = Remote(engine, forked(delay=0.1))
-    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=20)), changed=slow.publish)
+    store = OneModel(Running(engine, slow), lambda: asked(engine, slow, WARM.replace(max_new_tokens=20)))
     entry = store.create("tab")
     made = []
     for event in slow.stream(entry.session):
@@ -165,7 +166,7 @@ def test_a_temperature_set_here_acts_on_a_token_of_the_running_worker(engine):
 
 def test_every_kind_of_parameter_set_here_acts_in_the_running_worker(engine):
     slow = Remote(engine, forked(delay=0.1))
-    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=24)), changed=slow.publish)
+    store = OneModel(Running(engine, slow), lambda: asked(engine, slow, WARM.replace(max_new_tokens=24)))
     entry = store.create("tab")
     changed = entry.session.params.replace(
         logit_bias=[[[70], 50]], banned=["b"], grammar=("regex", "[a-z]+"), order=["top_k", "temperature"], stop=["!!"]
@@ -197,10 +198,10 @@ def test_what_filters_look_at_in_the_past_crosses_to_the_worker(engine, remote):
 
 
 def test_stop_ends_the_worker(engine, slow):
-    store = SessionStore(lambda: asked(engine, slow, WARM.replace(max_new_tokens=400)), changed=slow.publish)
+    store = OneModel(Running(engine, slow), lambda: asked(engine, slow, WARM.replace(max_new_tokens=400)))
     entry = store.create("tab")
     received = []
-    for text in run(slow, entry, entry.session.run):
+    for text in run(entry, entry.session.run):
         received.append(json.loads(text))
         if len(received) == 3:
             entry.interrupt()
@@ -210,10 +211,10 @@ def test_stop_ends_the_worker(engine, slow):
 
 
 def test_the_stream_of_a_worker_reaches_the_page_like_any_other(engine, remote):
-    store = SessionStore(lambda: asked(engine, remote), changed=remote.publish)
+    store = OneModel(Running(engine, remote), lambda: asked(engine, remote))
     entry = store.create("tab")
     entry.watched = Watched("here", Sight(((0, 1),), what="value"), 0.0, 1000.0)
-    received = [json.loads(text) for text in run(remote, entry, entry.session.run)]
+    received = [json.loads(text) for text in run(entry, entry.session.run)]
     toks = [t for m in received for t in m["toks"]]
     assert [t["id"] for t in toks] == entry.session.tokens[-len(toks) :]
     rows = [item for m in received for item in m["rows"]["items"]]

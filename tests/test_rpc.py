@@ -80,7 +80,7 @@ def test_every_refusal_has_a_code_and_a_field(page, monkeypatch):
 def test_a_reload_in_mid_reply_ends_it_and_it_can_be_resumed(page):
     reply = page.call("send", text="hello")
     page.call("set_params", max_new_tokens=400)
-    generator = run(page.engine, page.entry, reply["run"])
+    generator = run(page.entry, reply["run"])
     next(generator)
     greeting = page.server.hello({"owner": "again", "sid": page.sid, "adopt": True})
     assert greeting["message"]["finish"] == "stopped"
@@ -134,7 +134,7 @@ def test_a_system_prompt_comes_first_and_can_be_replaced(page):
 def test_sending_while_a_reply_streams_ends_it_and_keeps_its_text(page):
     page.call("set_params", max_new_tokens=400)
     reply = page.call("send", text="first")
-    generator = run(page.engine, page.entry, reply["run"])
+    generator = run(page.entry, reply["run"])
     for text in (next(generator), next(generator)):
         page.take(json.loads(text))
     page.call("set_params", max_new_tokens=5)
@@ -206,7 +206,7 @@ def test_resume_goes_on_after_the_length_was_reached(page):
 def test_stop_ends_the_run_at_the_next_token_and_does_not_wait(page):
     page.call("set_params", max_new_tokens=400)
     reply = page.call("send", text="hello")
-    generator = run(page.engine, page.entry, reply["run"])
+    generator = run(page.entry, reply["run"])
     next(generator)
     assert page.call("stop") == {}
     *_, last = list(generator)
@@ -216,11 +216,11 @@ def test_stop_ends_the_run_at_the_next_token_and_does_not_wait(page):
 def test_stop_then_resume_at_once_goes_on(page):
     page.call("set_params", max_new_tokens=300)
     reply = page.call("send", text="hello")
-    old = run(page.engine, page.entry, reply["run"])
+    old = run(page.entry, reply["run"])
     next(old)
     page.call("stop")
     resumed = page.call("resume")
-    received = [json.loads(text) for text in run(page.engine, page.entry, resumed["run"], 5)]
+    received = [json.loads(text) for text in run(page.entry, resumed["run"], 5)]
     assert received[-1]["n"] == resumed["message"]["n"] + 5
     assert received[-1]["finish"] == "stopped"
 

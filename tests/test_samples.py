@@ -66,7 +66,7 @@ def test_the_page_shows_the_prompt_and_all_samples_in_place_of_the_reply(page):
     message = reply["message"]
     assert (message["from"], message["n"], message["toks"], message["samples"]) == (start, start, [], [])
     assert (message["state"], message["finish"]) == ("streaming", None)
-    received = [json.loads(text) for text in run(page.engine, page.entry, reply["run"])]
+    received = [json.loads(text) for text in run(page.entry, reply["run"])]
     assert {(m["from"], m["n"], len(m["toks"])) for m in received} == {(start, start, 0)}
     last = received[-1]
     assert (last["state"], last["finish"]) == ("idle", None)
@@ -77,7 +77,7 @@ def test_the_page_shows_the_prompt_and_all_samples_in_place_of_the_reply(page):
 def test_every_token_of_every_sample_comes_once_and_in_order(page):
     reply = page.call("samples", n=8)
     got = {k: [] for k in range(8)}
-    for text in run(page.engine, page.entry, reply["run"]):
+    for text in run(page.entry, reply["run"]):
         for sample in json.loads(text)["samples"] if "samples" in text else ():
             got[sample["k"]] += sample["toks"]
             assert sample["n"] == page.session.reply_start + len(got[sample["k"]])
@@ -146,7 +146,7 @@ def test_any_other_change_of_history_drops_them(page):
 def test_stop_ends_all_of_them(page):
     page.call("set_params", max_new_tokens=400, logit_bias=NO_END)
     reply = page.call("samples", n=3)
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     for _ in range(3):
         next(messages)
     page.call("stop")
@@ -158,7 +158,7 @@ def test_stop_ends_all_of_them(page):
 def test_a_page_that_goes_away_ends_all_of_them(page):
     page.call("set_params", max_new_tokens=400)
     reply = page.call("samples", n=3)
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     messages.close()
     page.entry.quiet(timeout=5)
@@ -168,14 +168,14 @@ def test_a_page_that_goes_away_ends_all_of_them(page):
 def test_a_stop_before_they_began_begins_nothing(page):
     reply = page.call("samples", n=2)
     page.call("stop")
-    assert list(run(page.engine, page.entry, reply["run"])) == []
+    assert list(run(page.entry, reply["run"])) == []
     assert page.call("pick_sample", k=0)["field"] == "k"
 
 
 def test_parameters_act_on_all_but_the_ladders_own(page):
     page.call("set_params", max_new_tokens=60)
     reply = page.call("samples", n=2, ladder={"name": "temperature", "values": [0.5, 1.5]})
-    messages = run(page.engine, page.entry, reply["run"])
+    messages = run(page.entry, reply["run"])
     next(messages)
     page.call("set_params", temperature=1.0, top_k=5)
     list(messages)

@@ -56,7 +56,7 @@ def test_another_branch_is_read_once_and_shares_what_was_read(forked, monkeypatc
 def test_another_branch_can_be_looked_at_while_a_reply_is_written(forked):
     forked.call("set_params", max_new_tokens=100)
     reply = forked.call("send", text="more")
-    messages = run(forked.engine, forked.entry, reply["run"])
+    messages = run(forked.entry, reply["run"])
     next(messages)
     assert forked.call("overview", branch=0, **HEAD)["n"] == len(forked.session.branches[0].tokens)
     list(messages)

@@ -1,20 +1,23 @@
 """Sessions of tabs: who owns them, how long they live, and how much they may take together."""
 
 import threading
+from types import SimpleNamespace
 
 import pytest
 import torch
 
-from demo.store import FLOOR, Busy, Gone, Samples, SessionStore, Watched
+from demo.running import Running
+from demo.store import FLOOR, Busy, Gone, Samples, Watched
 from gpt.branch import Branch
 from gpt.heads import HeadMetrics, Thumbnails
 from gpt.interp import Sight, rollout
 from gpt.params import SamplingParams
+from tests.page import OneModel
 
 
 @pytest.fixture
 def store(engine):
-    return SessionStore(engine.session, grace=0.05)
+    return OneModel(Running(engine), grace=0.05)
 
 
 def test_two_tabs_never_share_a_session(store):
@@ -62,7 +65,7 @@ def test_adopting_what_is_gone_gives_nothing(store):
 
 
 def test_the_least_recently_used_session_is_dropped_when_the_bytes_run_out(engine):
-    store = SessionStore(engine.session, capacity=2 * FLOOR)
+    store = OneModel(Running(engine), capacity=2 * FLOOR)
     first, second = store.create("a"), store.create("b")
     store.get(first.sid)
     third = store.create("c")
@@ -73,7 +76,7 @@ def test_the_least_recently_used_session_is_dropped_when_the_bytes_run_out(engin
 
 
 def test_a_session_that_streams_is_never_dropped(engine):
-    store = SessionStore(engine.session, capacity=FLOOR)
+    store = OneModel(Running(engine), capacity=FLOOR)
     streaming = store.create("a")
     assert streaming.begin(streaming.session.run)
     store.create("b")
@@ -83,7 +86,7 @@ def test_a_session_that_streams_is_never_dropped(engine):
 
 
 def test_bytes_of_the_cache_count(engine):
-    store = SessionStore(engine.session, capacity=1)
+    store = OneModel(Running(engine), capacity=1)
     big = store.create("a")
     big.session.rewrite(list(range(10)))
     engine.feed(big.session)
@@ -119,9 +122,14 @@ def test_quiet_waits_for_the_stream_and_gives_up_in_the_end(store):
     assert not entry.streaming
 
 
+def told_to(engine, listener):
+    """The engine as one that computes elsewhere, and so must be told of changes."""
+    return Running(engine, SimpleNamespace(session=engine.session, publish=listener))
+
+
 def test_changes_are_told(engine):
     told = []
-    store = SessionStore(engine.session, changed=lambda s: told.append((s.run, s.params.temperature)))
+    store = OneModel(told_to(engine, lambda s: told.append((s.run, s.params.temperature))))
     entry = store.create("a")
     entry.set_params(SamplingParams(temperature=0))
     entry.interrupt()
@@ -154,7 +162,7 @@ def test_they_begin_once_and_not_for_a_run_that_is_over(several):
 
 def test_interrupting_ends_every_one_of_them_and_all_are_told(engine):
     told = []
-    entry = SessionStore(engine.session, changed=told.append).create("a")
+    entry = OneModel(told_to(engine, told.append)).create("a")
     engine.extend(entry.session, [{"role": "user", "content": "hi"}])
     entry.samples = Samples((1, 2))
     sessions = entry.start_samples(entry.session.run)

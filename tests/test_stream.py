@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 
 from demo.matrix import Scale
-from demo.store import SessionStore, Watched
+from demo.running import Running
+from demo.store import Watched
 from demo.stream import PUSHED_ROWS, _Writer, run, run_requested, snapshot
 from demo.wire import token_objects
 from gpt.interp import Sight, attention_pattern, sight_rows
 from gpt.params import SamplingParams
-from tests.page import NO_END
+from tests.page import NO_END, OneModel
 
 WARM = SamplingParams(temperature=1.0, max_new_tokens=24)
 HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "hello"}]
@@ -24,7 +25,7 @@ HELLO = [{"role": "system", "content": "Be brief."}, {"role": "user", "content":
 
 @pytest.fixture
 def store(engine):
-    return SessionStore(engine.session)
+    return OneModel(Running(engine))
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def entry(engine, store):
 
 
 def messages(engine, entry, limit=None):
-    return [json.loads(text) for text in run(engine, entry, entry.session.run, limit)]
+    return [json.loads(text) for text in run(entry, entry.session.run, limit)]
 
 
 def pushed(received, key="toks"):
@@ -67,14 +68,14 @@ def test_a_token_says_what_its_record_says(engine, entry):
     messages(engine, entry)
     position = len(entry.session.tokens) - 3
     record = entry.session.records[position]
-    (told,) = token_objects(entry, engine.tokenizer, position, position + 1)
+    (told,) = token_objects(entry, position, position + 1)
     assert (told["i"], told["id"], told["role"], told["m"]) == (position, record.token, "assistant", 2)
     assert told["lp"] == pytest.approx(record.logprob, rel=1e-5)
     assert (told["rank"], told["u"]) == (record.rank, record.u)
     assert told["ent"] == pytest.approx(record.entropy, rel=1e-5)
     assert [c[0] for c in told["cand"]] == [c.token for c in record.candidates]
     assert [c[4] for c in told["cand"]] == [c.removed_by or "" for c in record.candidates]
-    assert snapshot(engine, entry)["settings"][told["par"]] == record.params.as_dict()
+    assert snapshot(entry)["settings"][told["par"]] == record.params.as_dict()
     assert told["fl"] == pytest.approx(record.final_logprob, rel=1e-5)
     assert told["dt"] == pytest.approx(record.seconds, rel=1e-5)
     assert "ig" not in told
@@ -85,7 +86,7 @@ def test_a_token_says_what_each_filter_left_and_which_could_not_be_applied(engin
         max_new_tokens=3, temperature=0.5, top_k=30, banned=["z"], grammar=("choice", "z")
     )
     messages(engine, entry)
-    told = token_objects(entry, engine.tokenizer, len(entry.session.tokens) - 1)[0]
+    told = token_objects(entry, len(entry.session.tokens) - 1)[0]
     record = entry.session.records[-1]
     assert told["st"] == [[s.name, s.tokens, pytest.approx(s.kept, rel=1e-5)] for s in record.stages]
     assert [name for name, _, _ in told["st"]] == ["banned", "grammar", "temperature", "top_k"]
@@ -94,7 +95,7 @@ def test_a_token_says_what_each_filter_left_and_which_could_not_be_applied(engin
 
 
 def test_given_tokens_carry_roles_and_message_numbers_but_no_record(engine, entry):
-    toks = token_objects(entry, engine.tokenizer, 0)
+    toks = token_objects(entry, 0)
     assert all("lp" not in t for t in toks)
     text = {m: "".join(t["s"] for t in toks if t["m"] == m and t["role"] != "template") for m in (0, 1)}
     assert text == {0: "Be brief.", 1: "hello"}
@@ -104,17 +105,17 @@ def test_given_tokens_carry_roles_and_message_numbers_but_no_record(engine, entr
 
 def test_a_character_split_over_tokens_appears_once_and_its_parts_show_their_bytes(engine, entry):
     engine.extend(entry.session, [{"role": "user", "content": "a你"}])
-    toks = [t for t in token_objects(entry, engine.tokenizer, 0) if t["role"] == "user"]
+    toks = [t for t in token_objects(entry, 0) if t["role"] == "user"]
     assert [t["s"] for t in toks] == ["a", "", "", "你"]
     assert [t.get("b") for t in toks] == [None, "e4", "bd", None]
     last = toks[-1]["i"]
-    assert token_objects(entry, engine.tokenizer, last, last + 1)[0]["s"] == "你"
+    assert token_objects(entry, last, last + 1)[0]["s"] == "你"
 
 
 def test_pushed_and_pulled_tokens_are_the_same(engine, entry):
     start = len(entry.session.tokens)
     toks = pushed(messages(engine, entry))
-    assert snapshot(engine, entry, start)["toks"] == toks
+    assert snapshot(entry, start)["toks"] == toks
 
 
 def decoded(text):
@@ -163,7 +164,7 @@ def test_rows_of_what_is_watched_from_now_on_alone_are_pushed(engine, entry):
     entry.session.params = WARM.replace(max_new_tokens=300, logit_bias=NO_END)
     entry.watched, old = Watched("old", Sight(((0, 0),))), 0
     received = []
-    for text in run(engine, entry, entry.session.run):
+    for text in run(entry, entry.session.run):
         received.append(json.loads(text))
         if not old:
             entry.watched, old = Watched("new", Sight(((1, 2),))), received[-1]["n"]
@@ -192,13 +193,13 @@ def test_a_long_text_whose_memory_is_bounded_says_which_row_is_the_first(engine,
     prompt = len(entry.session.tokens)
     received = messages(engine, entry)
     first = entry.session.cache.first_query
-    assert 0 < first == received[-1]["stats"]["first_row"] == snapshot(engine, entry)["stats"]["first_row"]
+    assert 0 < first == received[-1]["stats"]["first_row"] == snapshot(entry)["stats"]["first_row"]
     assert [i for i, _ in pushed(received, "rows")] == list(range(prompt, len(entry.session.tokens)))
 
 
 def test_a_row_whose_query_was_dropped_at_once_is_left_to_be_pulled(engine, entry):
     engine.feed(entry.session)
-    writer = _Writer(engine, entry, entry.session.run)
+    writer = _Writer(entry, entry.session.run)
     writer._rows_from, entry.watched = 5, Watched("here", Sight(((0, 0),)))
     cache = entry.session.cache
     cache._buffers = cache._buffers._replace(queries=cache._buffers.queries[:, :, 8:], first=8)
@@ -206,7 +207,7 @@ def test_a_row_whose_query_was_dropped_at_once_is_left_to_be_pulled(engine, entr
 
 
 def test_a_slider_moved_in_mid_reply_shows_in_the_next_tokens(engine, entry):
-    generator = run(engine, entry, entry.session.run)
+    generator = run(entry, entry.session.run)
     next(generator)
     entry.set_params(WARM.replace(temperature=0))
     list(generator)
@@ -224,7 +225,7 @@ def test_settings_travel_when_they_are_new_only(engine, entry):
 def test_of_settings_that_change_all_the_time_each_travels_once(engine, entry):
     entry.session.params = WARM.replace(max_new_tokens=400, logit_bias=NO_END)
     known, moves = [], 0
-    for text in run(engine, entry, entry.session.run):
+    for text in run(entry, entry.session.run):
         message = json.loads(text)
         del known[message.get("settings_from", len(known)) :]
         known += message.get("settings", [])
@@ -240,7 +241,7 @@ def test_of_settings_that_change_all_the_time_each_travels_once(engine, entry):
 def test_a_run_that_was_interrupted_ends_as_stopped_and_the_page_hears_it(engine, entry):
     entry.session.params = WARM.replace(max_new_tokens=300)
     run_id = entry.session.run
-    generator = run(engine, entry, run_id)
+    generator = run(entry, run_id)
     first = json.loads(next(generator))
     entry.interrupt()
     *_, last = [json.loads(text) for text in generator]
@@ -251,7 +252,7 @@ def test_a_run_that_was_interrupted_ends_as_stopped_and_the_page_hears_it(engine
 
 def test_an_old_run_never_starts(engine, entry):
     before = list(entry.session.tokens)
-    assert list(run(engine, entry, entry.session.run - 1)) == []
+    assert list(run(entry, entry.session.run - 1)) == []
     assert entry.session.tokens == before
 
 
@@ -268,7 +269,7 @@ def test_a_limit_gives_that_many_tokens_and_the_reply_can_go_on(engine, entry):
 
 def test_a_page_that_goes_away_ends_the_reply(engine, entry):
     entry.session.params = WARM.replace(max_new_tokens=400)
-    generator = run(engine, entry, entry.session.run)
+    generator = run(entry, entry.session.run)
     next(generator)
     generator.close()
     entry.quiet(timeout=5)
@@ -304,7 +305,8 @@ def test_a_failure_of_the_model_is_told_to_the_page(engine, entry):
             yield next(engine.stream(session, run))
             raise RuntimeError("out of memory")
 
-    *_, last = messages(Failing(), entry)
+    entry.running = Running(engine, Failing())
+    *_, last = messages(engine, entry)
     assert (last["state"], last["error"]) == ("idle", "out of memory")
     assert not entry.streaming
 
@@ -315,7 +317,7 @@ def test_a_token_of_probability_zero_is_told_without_infinities(engine, entry):
     entry.session.records[-1] = record.__class__(
         **{n: getattr(record, n) for n in record.__slots__} | {"logprob": -math.inf}
     )
-    told = token_objects(entry, engine.tokenizer, len(entry.session.tokens) - 1)
+    told = token_objects(entry, len(entry.session.tokens) - 1)
     assert json.loads(json.dumps(told, allow_nan=False))[0]["lp"] == -103
 
 
@@ -323,19 +325,19 @@ def test_a_removed_token_chosen_by_hand_has_a_final_logprob_that_can_travel(engi
     entry.session.params = WARM.replace(temperature=0, max_new_tokens=2)
     entry.session.fork(len(entry.session.tokens), [70])
     messages(engine, entry)
-    told = next(t for t in token_objects(entry, engine.tokenizer, 0) if t.get("u", 0) is None)
+    told = next(t for t in token_objects(entry, 0) if t.get("u", 0) is None)
     assert (told["id"], told["fl"]) == (70, -103)
 
 
 def test_the_page_is_told_when_its_session_is_gone(engine, store):
-    (text,) = run_requested(engine, store, {"sid": "unknown", "run": 1})
+    (text,) = run_requested(store, {"sid": "unknown", "run": 1})
     assert json.loads(text)["code"] == "gone"
 
 
 @pytest.mark.parametrize("request_", [{"run": "1"}, {"run": None}, {"run": 0, "count": 0}, {"run": 0, "count": "x"}])
 def test_a_request_that_makes_no_sense_starts_nothing(engine, store, entry, request_):
     before = len(entry.session.tokens)
-    assert list(run_requested(engine, store, {"sid": entry.sid, **request_})) == []
+    assert list(run_requested(store, {"sid": entry.sid, **request_})) == []
     assert len(entry.session.tokens) == before
 
 
@@ -359,7 +361,7 @@ def test_tokens_are_numbered_as_the_engine_numbers_messages(engine, entry):
     messages(engine, entry, limit=3)
     engine.extend(entry.session, [*engine.messages(entry.session), {"role": "user", "content": "more"}])
     messages(engine, entry, limit=3)
-    toks = token_objects(entry, engine.tokenizer, 0)
+    toks = token_objects(entry, 0)
     said = engine.messages(entry.session)
     for number, message in enumerate(said):
         mine = [t for t in toks if t["m"] == number and t["role"] != "template"]

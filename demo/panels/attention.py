@@ -29,7 +29,7 @@ class Attention:
     """A sight comes as {heads: [[layer, head], ...], mix, what, branch} and, for a difference, the same in `minus`."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.config = server, server.engine.config
+        self.server = server
 
     def functions(self) -> list[Callable]:
         methods = (self.select, self.overview, self.tiles, self.rows, self.column, self.grid)
@@ -41,7 +41,7 @@ class Attention:
         if args.get("heads") is None:
             entry.watched = None
             return {}
-        sight = sight_of(self.config, args)
+        sight = sight_of(entry.engine.config, args)
         if sight.mix == "rollout":
             raise Invalid("rows of a rollout cannot be pushed: every row needs all that are before", "mix")
         key = args.get("key")
@@ -68,7 +68,7 @@ class Attention:
         wanted = args.get("tiles")
         if not isinstance(wanted, list) or not 0 < len(wanted) <= MAX_TILES:
             raise Invalid(f"tiles must be a list of 1 to {MAX_TILES} tiles [level, y, x]", "tiles")
-        places = [self._place(tile) for tile in wanted]
+        places = [_place(tile, entry.engine.config.block_size) for tile in wanted]
         epoch, matrix = entry.epoch, matrix_of(self.server, entry, args)
         n = matrix.rows.stop
         made = matrix.tiles(places, Scale(matrix.kind, *self._ends(args)))
@@ -106,7 +106,7 @@ class Attention:
             side = pictures.shape[-1]
             return {**reply, "side": side, "size": size, "data": base64_text(Scale("weight").encode(pictures.numpy()))}
         if metric == "like":
-            layer, head = head_of(self.config, [args.get("layer"), args.get("head")])
+            layer, head = head_of(entry.engine.config, [args.get("layer"), args.get("head")])
             return reply | _values(similarity(entry.session, layer, head)) | {"layer": layer, "head": head}
         if metric not in METRICS:
             raise Invalid(f"metric must be one of {', '.join(METRICS)}, like, pattern, got {metric!r}", "metric")
@@ -114,16 +114,16 @@ class Attention:
 
     # ---- reading what is asked for ----
 
-    def _place(self, tile: object) -> tuple[int, int, int]:
-        if not isinstance(tile, list) or len(tile) != 3:
-            raise Invalid("tiles must be a list of [level, y, x]", "tiles")
-        named = dict(zip(("level", "y", "x"), tile, strict=True))
-        most = self.config.block_size
-        top = max(0, math.ceil(math.log2(most / TILE)))  # one tile holds all: higher, its cells would be mostly padding
-        return whole(named, "level", 0, top), whole(named, "y", 0, most), whole(named, "x", 0, most)
-
     def _ends(self, args: Args) -> tuple[float, float]:
         return number(args, "low", 0.0), number(args, "high", 1.0)
+
+
+def _place(tile: object, most: int) -> tuple[int, int, int]:
+    if not isinstance(tile, list) or len(tile) != 3:
+        raise Invalid("tiles must be a list of [level, y, x]", "tiles")
+    named = dict(zip(("level", "y", "x"), tile, strict=True))
+    top = max(0, math.ceil(math.log2(most / TILE)))  # one tile holds all: higher, its cells would be mostly padding
+    return whole(named, "level", 0, top), whole(named, "y", 0, most), whole(named, "x", 0, most)
 
 
 def _tile(tile: Tile) -> list:

@@ -8,6 +8,7 @@ from demo.rpc import Server, answered
 from demo.store import Entry
 from demo.stream import snapshot
 from demo.wire import settings_table, token_objects
+from gpt.engine import Engine
 from gpt.record import from_record, to_record
 from gpt.session import Session
 
@@ -21,7 +22,7 @@ class Branches:
     """What only looks at a branch, or names it, does not touch the reply that is being written."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.engine = server, server.engine
+        self.server = server
 
     def functions(self) -> list[Callable]:
         methods = (self.switch_branch, self.rename_branch, self.delete_branch, self.branch_tokens)
@@ -64,32 +65,34 @@ class Branches:
         """The tokens of a branch, to be read beside those of the one that is shown."""
         entry = self.server.entry(args)
         branch = entry.session.branches[_branch(args, entry)]
-        toks = token_objects(entry, self.engine.tokenizer, 0, branch=branch)
+        toks = token_objects(entry, 0, branch=branch)
         return {"toks": toks, "settings": settings_table(entry)}
 
     def save(self, args: Args) -> Reply:
         """The whole conversation, every branch with every record, for a file."""
-        return {"record": to_record(self.server.entry(args).session, self.engine.name)}
+        entry = self.server.entry(args)
+        return {"record": to_record(entry.session, entry.engine.name)}
 
     def open(self, args: Args) -> Reply:
         """Go on with a saved conversation in place of the one that is shown. A record that is wrong changes nothing."""
         entry, record = self.server.entry(args), args.get("record")
         _check_size(record)
-        session = from_record(self.server.source, record)
-        self._check_settings(session)
+        session = from_record(entry.source, record)
+        _check_settings(entry.engine, session)
         entry.interrupt()
         entry.quiet()
         entry.renew(session, None)
         entry.rest()
-        message = snapshot(self.server.source, entry)
+        message = snapshot(entry)
         return {"message": message, "params": session.params.as_dict(), **self.server.branches(entry)}
 
-    def _check_settings(self, session: Session) -> None:
-        """Raise ValueError for settings that this model's tokens cannot take."""
-        made = {record.params for branch in session.branches.values() for record in branch.records if record}
-        kinds = {tuple(getattr(params, name) for name in OF_TOKENS): params for params in (session.params, *made)}
-        for params in kinds.values():
-            self.engine.check(params)
+
+def _check_settings(engine: Engine, session: Session) -> None:
+    """Raise ValueError for settings that this model's tokens cannot take."""
+    made = {record.params for branch in session.branches.values() for record in branch.records if record}
+    kinds = {tuple(getattr(params, name) for name in OF_TOKENS): params for params in (session.params, *made)}
+    for params in kinds.values():
+        engine.check(params)
 
 
 def _branch(args: Args, entry: Entry) -> int:

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from demo.args import Args, Invalid, Reply, seed_of, text, whole
-from demo.rpc import Server, answered, fresh_seed
+from demo.rpc import Server, answered
+from demo.running import fresh_seed
 from demo.store import Entry
 from demo.stream import snapshot
 from gpt.chat import Message
@@ -16,7 +17,7 @@ class Chat:
     """Conversations are messages to the page and tokens to the model; the session keeps the tokens only."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.engine = server, server.engine
+        self.server = server
 
     def functions(self) -> list[Callable]:
         methods = (self.send, self.edit, self.regenerate, self.resume, self.stop, self.new_chat)
@@ -29,7 +30,7 @@ class Chat:
         seed = None if args.get("seed") is None else seed_of(args, 0)
 
         def check(entry: Entry) -> None:
-            self.server.check_fits(self.server.asked(entry, content, system))
+            self.server.check_fits(entry, self.server.asked(entry, content, system))
 
         return self.server.change(args, lambda entry: self.server.ask(entry, content, system, seed), check)
 
@@ -38,7 +39,7 @@ class Chat:
         content = text(args, "text")
 
         def edited(entry: Entry) -> list[Message]:
-            messages = self.engine.messages(entry.session)
+            messages = entry.engine.messages(entry.session)
             number = whole(args, "message", 0, max(len(messages) - 1, 0))
             role = messages[number]["role"] if messages else ""
             if role not in ("user", "system", "text"):
@@ -48,11 +49,11 @@ class Chat:
             return kept[:-1] if kept[-1]["role"] == "assistant" else kept
 
         def how(entry: Entry) -> Cut | None:
-            return self.engine.extend(entry.session, edited(entry), seed_of(args, entry.session.seed))
+            return entry.engine.extend(entry.session, edited(entry), seed_of(args, entry.session.seed))
 
         def check(entry: Entry) -> None:
             seed_of(args, 0)
-            self.server.check_fits(edited(entry))
+            self.server.check_fits(entry, edited(entry))
 
         return self.server.change(args, how, check)
 
@@ -87,5 +88,5 @@ class Chat:
         seed = seed_of(args, fresh_seed())
         entry.interrupt()
         entry.quiet()
-        entry.renew(self.server.source.session(params=entry.session.params, seed=seed), system)
-        return {"message": snapshot(self.server.source, entry), **self.server.branches(entry)}
+        entry.renew(entry.source.session(params=entry.session.params, seed=seed), system)
+        return {"message": snapshot(entry), **self.server.branches(entry)}

@@ -5,7 +5,6 @@ are kept, so that moving a slider costs the filters only.
 """
 
 from collections.abc import Callable
-from functools import cached_property
 
 import torch
 from torch import Tensor
@@ -16,6 +15,7 @@ from demo.store import Entry
 from demo.wire import short
 from gpt.branch import Candidate
 from gpt.chooser import Choice
+from gpt.engine import Engine
 from gpt.params import SamplingParams
 from gpt.session import Session
 
@@ -31,16 +31,16 @@ class Choices:
     """A position is that of the token which is chosen; the one after the last token is the choice that comes next."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.engine = server, server.engine
+        self.server = server
 
     def functions(self) -> list[Callable]:
         return [answered(method) for method in (self.resolve, self.shape, self.search, self.fork)]
 
     def resolve(self, args: Args) -> Reply:
         """How a text splits into tokens; for token ids, what they say."""
-        self.server.entry(args)
-        ids = token_ids({"tokens": args.get("tokens"), "text": args.get("text") or ""}, self.engine)
-        return {"tokens": [[token, self.engine.tokenizer.piece(token)] for token in ids]}
+        engine = self.server.entry(args).engine
+        ids = token_ids({"tokens": args.get("tokens"), "text": args.get("text") or ""}, engine)
+        return {"tokens": [[token, engine.tokenizer.piece(token)] for token in ids]}
 
     def shape(self, args: Args) -> Reply:
         """What each filter makes of the choice at a position, under the settings in force, others, or its own."""
@@ -48,7 +48,7 @@ class Choices:
         entry, choice = self._choice(args)
         token, shaped = choice.token, choice.shaped
         others = [choice.drawn] if token is None else [token, choice.drawn]
-        candidates = self.engine.chooser.candidates(shaped, shaped.top(n), others)
+        candidates = entry.engine.chooser.candidates(shaped, shaped.top(n), others)
         made = _made(entry.session, choice.position)
         return {
             "position": choice.position,
@@ -64,7 +64,7 @@ class Choices:
             "rank": None if token is None else shaped.rank(token),
             "cand": [_values(candidate) for candidate in candidates],
             "ignored": list(shaped.ignored),
-            "stages": self._stages(choice, [candidate.token for candidate in candidates]),
+            "stages": _stages(entry.engine, choice, [candidate.token for candidate in candidates]),
         }
 
     def search(self, args: Args) -> Reply:
@@ -73,17 +73,16 @@ class Choices:
         query, limit = args.get("query"), whole(args, "limit", 1, MOST, FOUND)
         if not isinstance(query, str) or not query:
             raise Invalid("Type a part of the token, or # and its id.", "query")
-        _, choice = self._choice(args)
-        found = torch.tensor(self._holding(query), dtype=torch.int64)
+        entry, choice = self._choice(args)
+        found = torch.tensor(_holding(query, entry.running.folded), dtype=torch.int64)
         order = choice.shaped.probs[found].sort(descending=True, stable=True).indices[:limit]
-        candidates = self.engine.chooser.candidates(choice.shaped, found[order].tolist())
+        candidates = entry.engine.chooser.candidates(choice.shaped, found[order].tolist())
         listed = [[*_values(c), choice.shaped.rank(c.token)] for c in candidates]
         return {"cand": listed, "more": len(found) - len(listed)}
 
     def fork(self, args: Args) -> Reply:
         """Put other tokens at a position and go on from there, or draw anew from there on; the old branch stays."""
-        self.server.entry(args)
-        tokens = token_ids(args, self.engine)
+        tokens = token_ids(args, self.server.entry(args).engine)
 
         def how(entry: Entry) -> None:
             entry.session.fork(_position(args, entry, 0), tokens)
@@ -100,9 +99,9 @@ class Choices:
     def _choice(self, args: Args) -> tuple[Entry, Choice]:
         entry = self.server.read(args)
         position = _position(args, entry, 1)
-        params = patched(self.engine, self._base(args, entry, position), args.get("params") or {})
+        params = patched(entry.engine, self._base(args, entry, position), args.get("params") or {})
         logits = self._logits(entry, position)
-        return entry, self.engine.distribution(entry.session, position, params, logits)
+        return entry, entry.engine.distribution(entry.session, position, params, logits)
 
     def _base(self, args: Args, entry: Entry, position: int) -> SamplingParams:
         base = args.get("base", "now")
@@ -113,36 +112,34 @@ class Choices:
     def _logits(self, entry: Entry, position: int) -> Tensor:
         key = (entry.epoch, position)
         if entry.logits is None or entry.logits[0] != key:
-            entry.logits = (key, self.server.source.logits(entry.session, position))
+            entry.logits = (key, entry.source.logits(entry.session, position))
         return entry.logits[1]
 
-    def _stages(self, choice: Choice, candidates: list[int]) -> list[Reply]:
-        shaped, before = choice.shaped, choice.shaped.probs
-        tokens = before.numel()
-        stages = [_stage("model", tokens, 1.0, before[candidates])]
-        for number, (stage, after) in enumerate(zip(shaped.stages, shaped.trail, strict=True)):
-            gone = torch.from_numpy(shaped.gone_by) == number
-            struck = [[t, self.engine.tokenizer.piece(t), short(float(before[t]))] for t in _likeliest(before, gone)]
-            made = _stage(stage.name, stage.tokens, stage.kept, after[candidates])
-            more = {"removed": struck, "n_removed": tokens - stage.tokens, **_note(choice, stage.name, before, after)}
-            stages.append(made | more)
-            before, tokens = after, stage.tokens
-        return stages
 
-    # ---- searching -----------------------------------------------------------------------------------------
+# ---- what is shown of it -----------------------------------------------------------------------------------
 
-    @cached_property
-    def _folded(self) -> list[str]:
-        """The text of every token, in the form in which letters are compared."""
-        size = min(self.engine.tokenizer.n_vocab, self.engine.config.vocab_size)
-        return [self.engine.tokenizer.piece(token).casefold() for token in range(size)]
 
-    def _holding(self, query: str) -> list[int]:
-        if query[0] == "#" and query[1:].isdecimal():
-            token = int(query[1:9])
-            return [token] if token < len(self._folded) else []
-        query = query.casefold()
-        return [token for token, text in enumerate(self._folded) if query in text]
+def _stages(engine: Engine, choice: Choice, candidates: list[int]) -> list[Reply]:
+    shaped, before = choice.shaped, choice.shaped.probs
+    tokens = before.numel()
+    stages = [_stage("model", tokens, 1.0, before[candidates])]
+    for number, (stage, after) in enumerate(zip(shaped.stages, shaped.trail, strict=True)):
+        gone = torch.from_numpy(shaped.gone_by) == number
+        struck = [[t, engine.tokenizer.piece(t), short(float(before[t]))] for t in _likeliest(before, gone)]
+        made = _stage(stage.name, stage.tokens, stage.kept, after[candidates])
+        more = {"removed": struck, "n_removed": tokens - stage.tokens, **_note(choice, stage.name, before, after)}
+        stages.append(made | more)
+        before, tokens = after, stage.tokens
+    return stages
+
+
+def _holding(query: str, folded: list[str]) -> list[int]:
+    """The tokens, of these texts, that hold a text, or the one whose id it is after a #."""
+    if query[0] == "#" and query[1:].isdecimal():
+        token = int(query[1:9])
+        return [token] if token < len(folded) else []
+    query = query.casefold()
+    return [token for token, text in enumerate(folded) if query in text]
 
 
 def _position(args: Args, entry: Entry, least: int) -> int:

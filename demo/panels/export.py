@@ -31,7 +31,7 @@ class Export:
     """A sight comes as in the attention panel; `rows` and `columns` are [from, to), all of them by default."""
 
     def __init__(self, server: Server) -> None:
-        self.server, self.engine = server, server.engine
+        self.server = server
         self.downloads = Downloads()
         self._writing = threading.Lock()  # one large file at a time: each takes a copy of the cache
 
@@ -55,9 +55,9 @@ class Export:
         values = window_of(matrix, rows, columns)
         with entry.session.lock:
             _check_epoch(entry, epoch)
-            text = text_of(matrix.session.current, self.engine.tokenizer, max(rows.stop, columns.stop))
+            text = text_of(matrix.session.current, entry.engine.tokenizer, max(rows.stop, columns.stop))
             metadata = self._facts(entry, args, matrix, rows, columns)
-        name = file_name("attention", self.engine.name, _label(matrix), ending=ending)
+        name = file_name("attention", entry.engine.name, _label(matrix), ending=ending)
         data = base64_text(FORMATS[ending](Shown(values, rows, columns, text, metadata)))
         return {"epoch": epoch, "name": name, "type": TYPES[ending], "data": data}
 
@@ -77,10 +77,10 @@ class Export:
             if session is entry.session:  # it may go on meanwhile
                 still = session.only(session.branch)
                 still.cache.truncate(min(still.cache.length, entry.shown))
-            known = facts(self.engine.name, self.engine.config) | {"branch": _branch(entry, args)}
-            name = file_name("attention", self.engine.name, f"{still.cache.length}-tokens", ending="npz")
+            known = facts(entry.engine.name, entry.engine.config) | {"branch": _branch(entry, args)}
+            name = file_name("attention", entry.engine.name, f"{still.cache.length}-tokens", ending="npz")
             path = self.downloads.make(
-                name, lambda path: write_everything(path, still, self.engine.tokenizer, known), entry.sid
+                name, lambda path: write_everything(path, still, entry.engine.tokenizer, known), entry.sid
             )
         finally:
             self._writing.release()
@@ -95,12 +95,13 @@ class Export:
         with entry.session.lock:
             _check_epoch(entry, epoch)
             part, *others = [Part(s.tokens[:end], sight) for s, sight in _sides(matrix)]
-        about = f"{_label(matrix)} of {self.engine.name}: {definition(matrix.sight, matrix.minus and matrix.minus[1])}."
+        defined = definition(matrix.sight, matrix.minus and matrix.minus[1])
+        about = f"{_label(matrix)} of {entry.engine.name}: {defined}."
         minus = others[0] if others else None
         return {"text": snippet_of(origin, about, part, minus, rows, columns, CELLS_OF_AN_ANSWER)}
 
     def _facts(self, entry: Entry, args: Args, matrix: Matrix, rows: range, columns: range) -> Values:
-        known = facts(self.engine.name, self.engine.config)
+        known = facts(entry.engine.name, entry.engine.config)
         minus = None
         if matrix.minus:
             session, sight = matrix.minus

@@ -34,7 +34,7 @@ class Sampler:
 
         def check(entry: Entry) -> None:
             if content is not None:
-                self.server.check_fits(self.server.asked(entry, content, None))
+                self.server.check_fits(entry, self.server.asked(entry, content, None))
             elif not entry.session.tokens:
                 raise Invalid("There is nothing to answer; write a message first.", "text")
 
@@ -65,7 +65,7 @@ class Sampler:
 
     def _asked(self, args: Args, entry: Entry) -> Samples:
         n = whole(args, "n", *SAMPLES)
-        ladder, values = self._ladder(args.get("ladder"), n, entry.session.params)
+        ladder, values = self._ladder(args.get("ladder"), n, entry)
         step = 0 if ladder else 1  # where a setting differs, the draws are the same
         seeds = args.get("seeds")
         if seeds is None:
@@ -74,13 +74,14 @@ class Sampler:
             raise Invalid(f"seeds must be a list of {n} whole numbers, got {seeds!r}", "seeds")
         return Samples(tuple(whole({"seeds": s}, "seeds", 0, MAX_SEED) for s in seeds), ladder, values)
 
-    def _ladder(self, ladder: object, n: int, params: SamplingParams) -> tuple[str, tuple]:
+    def _ladder(self, ladder: object, n: int, entry: Entry) -> tuple[str, tuple]:
         if ladder is None:
             return "", ()
         name, values = (ladder.get("name"), ladder.get("values")) if isinstance(ladder, dict) else (None, None)
         if name not in list(LIMITS) or not isinstance(values, list) or len(values) != n:
             raise Invalid(f'ladder must be {{"name": a number among the parameters, "values": {n} values}}', "ladder")
-        return name, tuple(getattr(patched(self.server.engine, params, {name: value}), name) for value in values)
+        params = entry.session.params
+        return name, tuple(getattr(patched(entry.engine, params, {name: value}), name) for value in values)
 
     def _line(self, samples: Samples, k: int, params: SamplingParams) -> Reply:
         return {"k": k, "seed": samples.seeds[k], "temperature": samples.params(k, params).temperature}

@@ -22,7 +22,7 @@ class Sampling:
         entry = self.server.entry(args)
         patch = {name: value for name, value in args.items() if name != "sid"}
         with entry.patching:  # of two changes at the same time none is lost
-            entry.set_params(patched(self.server.engine, entry.session.params, patch))
+            entry.set_params(patched(entry.engine, entry.session.params, patch))
             return {"params": entry.session.params.as_dict()}
 
     def set_seed(self, args: Args) -> Reply:
