@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import gradio as gr
 
 from demo.args import MAX_SEED, Args, Invalid, Reply, whole
+from demo.document import added
 from demo.example import Example
 from demo.running import Running, fresh_seed
 from demo.store import Busy, Entry, Gone, SessionStore
@@ -19,7 +20,7 @@ from demo.stream import snapshot
 from demo.wire import short
 from gpt.branch import Branch
 from gpt.chat import Message
-from gpt.conversation import Cut, fit
+from gpt.conversation import Cut, fit, is_document
 from gpt.engine import Engine
 from gpt.params import FILTERS, LIMITS, NEUTRAL, ORDER, PRESETS, SamplingParams
 from gpt.session import Session
@@ -141,7 +142,10 @@ class Server:
         return {**reply, "notice": _notice(cut), "cut": [cut.messages, cut.tokens]} if cut else reply
 
     def ask(self, entry: Entry, content: str, system: str | None, seed: int | None) -> Cut | None:
-        """Add a person's message to the conversation, or begin one with it; `system` replaces the system prompt."""
+        """Add a person's message to the conversation, or begin one with it; `system` replaces the system prompt.
+
+        In completion mode it is the start of a text, or is typed after the text that stands there.
+        """
         if entry.example:  # what was recorded is not this person's conversation
             entry.renew(entry.source.session(params=entry.session.params, seed=fresh_seed()), None)
         messages = self.asked(entry, content, system)
@@ -150,6 +154,10 @@ class Server:
     def asked(self, entry: Entry, content: str, system: str | None) -> list[Message]:
         """The conversation as `ask` makes it."""
         messages = [] if entry.example else entry.engine.messages(entry.session)
+        if is_document(messages) != entry.raw:  # the other kind stays behind, as a branch
+            messages = []
+        if entry.raw:
+            return added(messages, content)
         if prompt := system or (entry.system if not messages else None):
             messages = _with_system(messages, prompt)
         return [*messages, {"role": "user", "content": content}]
@@ -187,10 +195,10 @@ class Server:
             return other
 
     def branches(self, entry: Entry) -> Reply:
-        """Every branch, which one is shown, and its seed."""
+        """Every branch, which one is shown, its seed, and whether what is typed is the start of a text."""
         session = entry.session
         lines = [{"id": number, **self._line(entry, branch)} for number, branch in list(session.branches.items())]
-        return {"branches": lines, "branch": session.branch, "seed": session.seed}
+        return {"branches": lines, "branch": session.branch, "seed": session.seed, "raw": entry.raw}
 
     def _line(self, entry: Entry, branch: Branch) -> Reply:
         reply = [record.logprob for record in branch.records[branch.reply_start :] if record is not None]

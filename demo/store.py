@@ -77,6 +77,7 @@ class Entry:
     example: bool = False  # it shows the recorded conversation, which a first message replaces
     streaming: bool = False  # a reply is being written to it now
     system: str | None = None  # system prompt of a conversation that has not begun
+    raw: bool = False  # what is typed is the start of a text that the model goes on with, not a message
     epoch: int = 0  # grows whenever history is cut or switched
     watched: Watched | None = None  # what the page looks at; None while its panel is closed, or nothing is pushed
     settings: dict[SamplingParams, int] = field(default_factory=dict)  # every one used so far, as they appeared
@@ -190,6 +191,11 @@ class Entry:
             self.samples = self.logits = self._rolled = self._other = None
             self.epoch += 1
 
+    def follow(self) -> None:
+        """Have what is typed go on with what stands there: a conversation, or a text."""
+        if self.session.tokens:
+            self.raw = self.engine.chat is None or any(span.role == "text" for span in self.session.spans)
+
     def setting(self, params: SamplingParams) -> int:
         """The index of these parameters in the table of settings, which grows when they are new."""
         known = self.settings.get(params)
@@ -266,6 +272,7 @@ class SessionStore:
     def create(self, owner: str, running: Running, session: Session | None = None) -> Entry:
         """A session of a model, a fresh one by default, that belongs to the tab `owner`."""
         entry = Entry(secrets.token_urlsafe(16), owner, running, session or running.session())
+        entry.raw = running.engine.chat is None
         with self._lock:
             self._entries[entry.sid] = entry
         self.trim()

@@ -55,7 +55,7 @@ def plain(text: str, tokenizer: Tokenizer) -> Prompt:
     """A text to be continued, without a template. Names of control tokens in it are text."""
     bos = [] if tokenizer.bos is None else [tokenizer.bos]
     tokens = bos + tokenizer.encode(text)
-    spans = [Span("template", 0, 1)] * len(bos) + [Span("text", len(bos), len(tokens), text=text)]
+    spans = [Span("template", 0, 1)] * len(bos) + [Span("text", len(bos), len(tokens), 0, text)]
     return Prompt(tokens, tuple(spans))
 
 

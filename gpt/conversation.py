@@ -7,7 +7,7 @@ from gpt.chat import ChatTemplate, Message, Prompt, Span, joined
 from gpt.session import Session
 from gpt.tokenizer import Tokenizer
 
-__all__ = ["Cut", "fit", "message_spans", "messages_of"]
+__all__ = ["Cut", "fit", "is_document", "message_spans", "messages_of"]
 
 
 @dataclass(frozen=True)
@@ -48,14 +48,21 @@ def _message(tokens: list[int], span: Span, opening: bool, tokenizer: Tokenizer)
     return {"role": "assistant", "content": tokenizer.decode(tokens, opening=opening), "tokens": tokens}
 
 
+def is_document(messages: Sequence[Message]) -> bool:
+    """Whether this is a text to be continued, and no conversation: its first part has the role "text"."""
+    return bool(messages) and messages[0]["role"] == "text"
+
+
 def fit(
     messages: Sequence[Message], chat: ChatTemplate | None, tokenizer: Tokenizer, room: int
 ) -> tuple[Prompt, Cut | None]:
     """Encode a conversation in at most `room` tokens.
 
-    What does not fit is left out: the oldest messages (never the system prompt), then the beginning of the newest one.
-    Raises ValueError when the system prompt alone is too long.
+    What does not fit is left out: the oldest messages (never the system prompt), then the beginning of the newest one;
+    of a text, its beginning. Raises ValueError when the system prompt alone is too long.
     """
+    if is_document(messages):
+        return _fit_document(messages, tokenizer, room)
     messages = list(messages)
     prompt, dropped, short = _encode(messages, chat, tokenizer), 0, 0
     first = 1 if messages and messages[0]["role"] == "system" else 0
@@ -70,6 +77,26 @@ def fit(
         messages[-1] = _without_beginning(newest, short, tokenizer)
         prompt = _encode(messages, chat, tokenizer)
     return prompt, Cut(dropped, short) if dropped or short else None
+
+
+def _fit_document(messages: Sequence[Message], tokenizer: Tokenizer, room: int) -> tuple[Prompt, Cut | None]:
+    prompt = _document(messages, tokenizer)
+    short = len(prompt.tokens) - room
+    if short <= 0:
+        return prompt, None
+    rest = tokenizer.decode([token for token in prompt.tokens if not tokenizer.is_special(token)][short:])
+    return _document([{"role": "text", "content": rest}], tokenizer), Cut(0, short)
+
+
+def _document(messages: Sequence[Message], tokenizer: Tokenizer) -> Prompt:
+    """A text that a person and the model wrote by turns: no template, and nothing between its parts."""
+    tokens = [] if tokenizer.bos is None else [tokenizer.bos]
+    spans = [Span("template", 0, 1)] * len(tokens)
+    for index, message in enumerate(messages):
+        content = message["tokens"] if "tokens" in message else tokenizer.encode(message["content"])
+        spans.append(Span(message["role"], len(tokens), len(tokens) + len(content), index, message["content"]))
+        tokens += content
+    return Prompt(tokens, tuple(spans))
 
 
 def _without_beginning(message: Message, n: int, tokenizer: Tokenizer) -> Message:

@@ -229,7 +229,7 @@ def test_a_base_model_has_no_template(tmp_path, smollm):
 
 def test_plain_text_is_one_span_after_the_beginning_that_the_checkpoint_wants(fields, smollm):
     ids = smollm.encode("a<|im_end|>")
-    assert plain("a<|im_end|>", smollm) == Prompt(ids, (Span("text", 0, len(ids), text="a<|im_end|>"),))
+    assert plain("a<|im_end|>", smollm) == Prompt(ids, (Span("text", 0, len(ids), 0, "a<|im_end|>"),))
     wanting = Tokenizer.from_gguf({**fields, "tokenizer.ggml.add_bos_token": True})
     prompt = plain("a", wanting)
     assert prompt.tokens == [1, *smollm.encode("a")]

@@ -34,6 +34,7 @@ class Branches:
         def how(entry: Entry) -> None:
             entry.session.switch(_branch(args, entry))
             entry.rest()
+            entry.follow()
 
         return {**self.server.change(args, how, check=lambda entry: _branch(args, entry)), "run": None}
 
@@ -58,6 +59,7 @@ class Branches:
         def how(entry: Entry) -> None:
             entry.session.delete(branch)
             entry.rest()
+            entry.follow()
 
         return {**self.server.change(args, how), "run": None}
 
@@ -83,6 +85,7 @@ class Branches:
         entry.quiet()
         entry.renew(session, None)
         entry.rest()
+        entry.follow()
         message = snapshot(entry)
         return {"message": message, "params": session.params.as_dict(), **self.server.branches(entry)}
 

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 from demo.args import Args, Invalid, Reply, seed_of, text, whole
+from demo.document import rewritten
 from demo.rpc import Server, answered
 from demo.running import fresh_seed
 from demo.store import Entry
 from demo.stream import snapshot
 from gpt.chat import Message
-from gpt.conversation import Cut
+from gpt.conversation import Cut, is_document
 
 __all__ = ["Chat"]
 
@@ -20,7 +21,7 @@ class Chat:
         self.server = server
 
     def functions(self) -> list[Callable]:
-        methods = (self.send, self.edit, self.regenerate, self.resume, self.stop, self.new_chat)
+        methods = (self.send, self.edit, self.regenerate, self.resume, self.stop, self.new_chat, self.set_mode)
         return [answered(method) for method in methods]
 
     def send(self, args: Args) -> Reply:
@@ -35,14 +36,19 @@ class Chat:
         return self.server.change(args, lambda entry: self.server.ask(entry, content, system, seed), check)
 
     def edit(self, args: Args) -> Reply:
-        """Replace one of the person's messages, or the system prompt, and answer anew; the old branch stays."""
+        """Replace one of the person's messages, or the system prompt, and answer anew; the old branch stays.
+
+        In a text, all of it: what stands before the first change keeps its tokens, and the model goes on at the end.
+        """
         content = text(args, "text")
 
         def edited(entry: Entry) -> list[Message]:
             messages = entry.engine.messages(entry.session)
+            if is_document(messages):
+                return rewritten(messages, content, entry.engine.tokenizer)
             number = whole(args, "message", 0, max(len(messages) - 1, 0))
             role = messages[number]["role"] if messages else ""
-            if role not in ("user", "system", "text"):
+            if role not in ("user", "system"):
                 raise Invalid("Only your own messages and the system prompt can be edited.", "message")
             messages[number] = {"role": role, "content": content}
             kept = messages if role == "system" else messages[: number + 1]
@@ -90,3 +96,13 @@ class Chat:
         entry.quiet()
         entry.renew(entry.source.session(params=entry.session.params, seed=seed), system)
         return {"message": snapshot(entry), **self.server.branches(entry)}
+
+    def set_mode(self, args: Args) -> Reply:
+        """Take what is typed as the start of a text (`raw`), or as a message. What stands there stays as it is."""
+        entry, raw = self.server.entry(args), args.get("raw")
+        if not isinstance(raw, bool):
+            raise Invalid("raw must be true (a text to be continued) or false (a conversation)", "raw")
+        if not raw and entry.engine.chat is None:
+            raise Invalid("This model has no chat template: it can only go on with a text.", "raw")
+        entry.raw = raw
+        return {"raw": raw}
