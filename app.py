@@ -20,7 +20,8 @@ def parse_args() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, help="threads of the processor (default: one a core)")
     parser.add_argument("--attention-memory", type=float, help="MB of a conversation's queries (default: 320)")
     parser.add_argument("--share", action="store_true", help="make a public link")
-    names = ("model", "device", "dtype", "host", "port", "threads", "attention_memory", "share")
+    parser.add_argument("--models", help="what the page may load: any, catalog, fixed (default: any, if none but you)")
+    names = ("model", "device", "dtype", "host", "port", "threads", "attention_memory", "share", "models")
     parser.set_defaults(**{name: os.environ.get(f"GLASSBOX_{name.upper()}") or None for name in names})
     return parser.parse_args()
 
@@ -33,12 +34,14 @@ def show_progress(stage: str, done: int, total: int) -> None:
 
 def serve(args: argparse.Namespace) -> None:
     """Load the model, open the page, wait for Ctrl-C."""
-    from demo.layout import build_demo, launch  # isort: skip  (before torch: see demo/live.py)
+    from demo.layout import Wish, build_demo, launch, policy_of  # isort: skip  (before torch: see demo/live.py)
     import torch
 
     torch.set_num_threads(args.threads or torch.get_num_threads())
     memory = int(1e6 * (ATTENTION_MEMORY if args.attention_memory is None else args.attention_memory))
-    demo = build_demo(load(args.model or DEFAULT_MODEL, args.device, args.dtype, show_progress, memory))
+    policy = policy_of(args.models, args.host, args.share)
+    wish = Wish(args.model or DEFAULT_MODEL, args.device, args.dtype)
+    demo = build_demo(load(wish.name, wish.device, wish.dtype, show_progress, memory), wish=wish, policy=policy)
     print(f"Glassbox is ready at {launch(demo, args.host, args.port, bool(args.share))} (Ctrl-C ends it)", flush=True)
     demo.block_thread()
 

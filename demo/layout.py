@@ -9,37 +9,42 @@ from demo import api, stream
 from demo.example import Example
 from demo.i18n import STRINGS
 from demo.live import Remote, gpu_decorator
+from demo.models import Models, policy_of
 from demo.panels.attention import Attention
 from demo.panels.branches import Branches
 from demo.panels.chat import Chat
 from demo.panels.choice import Choices
 from demo.panels.export import Export
+from demo.panels.models import Picker
 from demo.panels.samples import Sampler
 from demo.panels.sampling import Sampling
 from demo.rpc import Server
-from demo.running import Running
+from demo.running import Running, Wish
 from demo.store import SessionStore
 from demo.widgets import FAVICON, page_head, widget
 from gpt.engine import Engine
 
-__all__ = ["PANELS", "build_demo", "launch"]
+__all__ = ["PANELS", "Wish", "build_demo", "launch", "policy_of"]
 
-PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler, Export)  # those with server functions
+PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler, Export, Picker)  # those with server functions
 
 PLACES = 8  # replies that may stream at the same time; the next ones wait
 WAITING = 32  # events that may wait
 SESSIONS = 200  # pages whose component state Gradio keeps
 
 
-def build_demo(engine: Engine, grace: float = 60.0) -> gr.Blocks:
-    """The whole page for one engine, ready to be opened with `launch`.
+def build_demo(engine: Engine, grace: float = 60.0, wish: Wish | None = None, policy: str = "fixed") -> gr.Blocks:
+    """The whole page, ready to be opened with `launch`. It begins with one engine, loaded as `wish` says.
 
-    grace: seconds that a session survives its tab, so that a page that is loaded again finds it.
+    grace: seconds that a session survives its tab, so that a page that is loaded again finds it. policy: which other
+    models may be picked on the page (demo/models.py); none where the engine computes in another process.
     """
     decorator = gpu_decorator()
-    running = Running(engine, Remote(engine, decorator) if decorator else None)
+    running = Running(engine, Remote(engine, decorator) if decorator else None, wish)
     store = SessionStore(grace=grace)
-    server = Server(running, store, Example())
+    models = Models(running, store, "fixed" if decorator else policy)
+    store.dropped = models.tidy
+    server = Server(models, store, Example())
     functions = [f for part in (server, *(panel(server) for panel in PANELS)) for f in part.functions()]
 
     def run(event: gr.EventData) -> Iterator[str]:

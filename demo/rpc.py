@@ -14,7 +14,8 @@ import gradio as gr
 from demo.args import MAX_SEED, Args, Invalid, Reply, whole
 from demo.document import added
 from demo.example import Example
-from demo.running import Running, fresh_seed
+from demo.models import Models
+from demo.running import fresh_seed
 from demo.store import Busy, Entry, Gone, SessionStore
 from demo.stream import snapshot
 from demo.wire import short
@@ -60,9 +61,9 @@ def _refused(error: Exception, code: str, field: str = "") -> Reply:
 
 @dataclass(frozen=True)
 class Server:
-    """What server functions work on. `default` is the model of a page that has picked none."""
+    """What server functions work on."""
 
-    default: Running
+    models: Models
     store: SessionStore
     example: Example
 
@@ -95,6 +96,7 @@ class Server:
             "params": entry.session.params.as_dict(),
             "message": snapshot(entry),
             "example": entry.example,
+            "load": self.models.of(entry.sid),
             **(
                 {"selection": dict(zip(("layer", "head"), entry.watched.sight.heads[0], strict=True))}
                 if known and entry.watched
@@ -106,7 +108,7 @@ class Server:
 
     def _fresh(self, owner: str) -> Entry:
         """A session for a page that has none: with the recorded conversation, if there is one for this model."""
-        entry = self.store.create(owner, self.default)
+        entry = self.store.create(owner, self.models.default)
         if self.example.known(entry.engine):
             entry.renew(self.example.open(entry.source, entry.session.params), None)
             entry.example = True

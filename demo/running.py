@@ -49,9 +49,9 @@ class Wish:
     """What `gpt.load` is asked for; None leaves the choice to it."""
 
     name: str
-    revision: str | None = None
     device: str | None = None
     dtype: str | None = None
+    revision: str | None = None
 
 
 @dataclass(frozen=True, eq=False)

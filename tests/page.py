@@ -4,6 +4,7 @@ import json
 
 from demo.example import Example
 from demo.layout import PANELS
+from demo.models import Models
 from demo.rpc import Server
 from demo.running import Running
 from demo.store import SessionStore
@@ -21,19 +22,21 @@ class OneModel(SessionStore):
         super().__init__(**options)
         self.model, self.make = running, make or running.session
 
-    def create(self, owner, running=None):
-        other = running not in (None, self.model)
-        return super().create(owner, running) if other else super().create(owner, self.model, self.make())
+    def create(self, owner, running=None, session=None):
+        mine = running in (None, self.model) and session is None
+        return super().create(owner, running or self.model, self.make() if mine else session)
 
 
 class Page:
     """A page without a browser: calls functions by name, keeps the tokens as the page's store does."""
 
-    def __init__(self, engine, source=None, grace=60.0):
+    def __init__(self, engine, source=None, grace=60.0, policy="fixed", load=None):
         self.engine, self.source = engine, source or engine
         running = Running(engine, source, params=WARM)
         self.store = OneModel(running, lambda: self.source.session(params=WARM), grace=grace)
-        self.server = Server(running, self.store, Example())
+        self.models = Models(running, self.store, policy, load)
+        self.store.dropped = self.models.tidy
+        self.server = Server(self.models, self.store, Example())
         parts = (self.server, *(panel(self.server) for panel in PANELS))
         self.functions = {f.__name__: f for part in parts for f in part.functions()}
         self.tokens, self.samples = [], {}

@@ -53,6 +53,7 @@ def test_an_unknown_model_is_one_sentence_that_lists_the_known_ones(monkeypatch,
 
 
 WRONG = [("--dtype", "float9"), ("--device", "abacus"), ("--threads", "-1"), ("--attention-memory", "-5")]
+WRONG += [("--models", "all")]
 
 
 @pytest.mark.parametrize(("option", "value"), WRONG)

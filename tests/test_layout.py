@@ -17,7 +17,7 @@ from tests.test_live import forked
 FUNCTIONS = """
 hello tokens send edit regenerate resume stop new_chat select overview tiles rows column grid set_params set_seed
 resolve shape search fork samples pick_sample drop_samples switch_branch rename_branch delete_branch branch_tokens save
-open export_shown export_all snippet set_mode
+open export_shown export_all snippet set_mode picker estimate_model load_model load_state cancel_load use_model
 """
 
 
