@@ -19,7 +19,7 @@ SCRIPTS = (  # each may use those before it while it loads
     *("quiet", "store", "parameters", "settings", "prefs", "dom", "pace", "wire", "address", "actions"),
     *("layer", "menu", "popover"),
     *("token-span", "stats", "tree", "files", "share", "system-line", "keys", "bar"),
-    *("frame", "ink", "samples", "samples-view", "composer", "branches", "branch-panel", "compare", "welcome"),
+    *("frame", "ink", "samples", "samples-view", "mode", "composer", "branches", "branch-panel", "compare", "welcome"),
     *("editor", "transcript", "chat", "replay", "timeline-plot", "timeline"),
     *("looks", "pattern", "patterns", "rows", "picture", "heatmap", "overlay", "gestures", "readout", "words"),
     *("text-view", "lines", "shade", "grid-feed", "grid", "attention-nodes", "attention-head", "attention-controls"),

@@ -65,7 +65,8 @@
     store.tokens.length > 0 &&
     ['stopped', 'length'].includes(store.finish);
 
-  const hasReply = () => store.tokens.some(glassbox.sampled);
+  /** One that was carried over from another model counts: it can be written anew. */
+  const hasReply = () => store.tokens.some((token) => glassbox.sampled(token) || token.role === 'assistant');
 
   /** Sends a message; resolves to whether it was taken, so that the composer may keep the text if not. */
   async function send(text) {
@@ -113,6 +114,17 @@
 
   /** Goes on with a conversation from a file; the one that is open goes. */
   const open = (record) => renew('open', { record });
+
+  /** Takes what is typed as the start of a text (`raw`), or as a message. */
+  async function setMode(raw) {
+    try {
+      glassbox.adopt(await glassbox.rpc('set_mode', { raw }));
+      return true;
+    } catch (error) {
+      report(error);
+      return false;
+    }
+  }
 
   // ---- branches ----
 
@@ -210,6 +222,7 @@
     pickSample,
     dropSamples,
     freshSeed,
+    setMode,
     setParams,
     setSeed,
     canResume,

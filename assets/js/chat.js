@@ -8,6 +8,7 @@
   const { store, actions } = glassbox;
   const { el, icon, int, translate, debounceFrame } = glassbox.dom;
 
+  const REPLIES = ['assistant', 'text']; // where the model writes: a message of its own, or on in a text
   const NEAR_END = 48; // pixels from the bottom that still count as being there
 
   /** @type {import('./transcript').Transcript|null} */ let transcript = null;
@@ -121,7 +122,7 @@
   function drawReading(waiting) {
     const { last } = transcript;
     const { samples } = store;
-    const show = samples || (store.streaming && !(last && last.role === 'assistant'));
+    const show = samples || (store.streaming && !(last && REPLIES.includes(last.role)));
     waiting.hidden = !show;
     if (!show) return;
     const text = samples
@@ -136,7 +137,7 @@
 
   function announceEnd(status) {
     const { last } = transcript;
-    if (!last || last.role !== 'assistant') return;
+    if (!last || !REPLIES.includes(last.role)) return;
     const key = store.finish === 'stopped' ? 'reply_stopped' : 'reply_done';
     status.textContent = glassbox.t(key, last.positions.length);
   }
@@ -204,8 +205,8 @@
     for (const topic of ['selection', 'hover', 'ink', 'attention', 'look', 'theme']) glassbox.on(topic, parts.paint);
     new ResizeObserver(() => stuck && scrollToEnd()).observe(parts.log);
     glassbox.on('replay', (cut) => ink.dim(cut));
-    glassbox.on('hello', () => drawEmpty(parts));
-    for (const topic of ['hello', 'state', 'acted', 'lang']) {
+    for (const topic of ['hello', 'mode']) glassbox.on(topic, () => drawEmpty(parts));
+    for (const topic of ['hello', 'state', 'acted', 'lang', 'mode']) {
       glassbox.on(topic, () => glassbox.drawExample(parts.example));
     }
     glassbox.on('lang', () => drawTexts(parts));

@@ -45,6 +45,10 @@
       glassbox.toast(glassbox.t('samples_first'));
       return;
     }
+    if (!text.trim() && store.raw && actions.canResume()) {
+      actions.resume();
+      return;
+    }
     if (!text.trim()) {
       showHint(hint, 'empty_message');
       box.focus();
@@ -175,9 +179,9 @@
       glassbox.toast(text);
       addNotice(notices, text, { kind: 'error' });
     });
-    glassbox.on('notice', ({ text }) => {
-      glassbox.toast(text);
-      addNotice(notices, text);
+    glassbox.on('notice', ({ text, action }) => {
+      if (!action) glassbox.toast(text);
+      addNotice(notices, text, { action });
     });
     glassbox.on('lost', (text) => {
       document.body.dataset.lost = '';
@@ -193,7 +197,7 @@
     parts.hint.setAttribute('role', 'status');
     const branches = el('div', 'branches num');
     const row = el('div', 'crow');
-    row.append(branches, parts.hint, buildControls(parts));
+    row.append(glassbox.modeSwitch(), branches, parts.hint, buildControls(parts));
     const panel = el('div', 'composer');
     panel.append(parts.notices, row, buildInput(parts));
     root.append(panel);
@@ -204,15 +208,13 @@
     for (const topic of ['state', 'tokens', 'hello']) glassbox.on(topic, draw);
     glassbox.on('branches', () => glassbox.drawBranches(branches));
     const drawTexts = () => {
-      parts.box.placeholder = glassbox.t(
-        store.model && !store.model.chat ? 'placeholder_plain' : 'placeholder',
-      );
+      parts.box.placeholder = glassbox.placeholder();
       parts.box.setAttribute('aria-label', glassbox.t('message'));
       translate(panel);
       glassbox.drawBranches(branches);
     };
     glassbox.on('lang', drawTexts);
-    glassbox.on('hello', drawTexts);
+    for (const topic of ['hello', 'mode', 'acted']) glassbox.on(topic, drawTexts);
     drawTexts();
     drawControls(parts);
     setText(parts.box, sessionStorage.getItem(DRAFT) || '');

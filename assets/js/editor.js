@@ -44,7 +44,7 @@
       else box.focus();
     };
     const row = el('div', 'row');
-    row.append(el('span', 'grow'), textButton('btn', 'cancel', close), textButton('btn strong', 'edit_send', save));
+    row.append(el('span', 'grow'), textButton('btn', 'cancel', close), textButton('btn strong', bubble.role === 'text' ? 'edit_text_send' : 'edit_send', save));
     form.append(box, row);
     box.addEventListener('keydown', (event) => onKey(event, save, close));
     box.addEventListener('input', () => grow(box));

@@ -35,6 +35,8 @@
     streaming: false,
     finish: null,
     example: false,
+    /** what is typed is the start of a text, not a message */ raw: false,
+    /** @type {null|object} a model that is being loaded, see models.js */ load: null,
     model: null,
     /** @type {Token[]} */ tokens: [],
     /** @type {object[]} */ settings: [],

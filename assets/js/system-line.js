@@ -28,7 +28,7 @@
 
   /** Makes what is written the system prompt, unless it is already. */
   async function set(text) {
-    if (text === recall() || store.streaming || store.tokens.some(glassbox.sampled)) return;
+    if (text === recall() || store.raw || store.streaming || store.tokens.some(glassbox.sampled)) return;
     setting = text;
     await actions.newChat({ seed: store.seed, ...(text && { system: text }) });
     setting = '';
@@ -43,10 +43,10 @@
     document.getElementById('message').focus();
   }
 
-  /** The line, to stand in the empty conversation; nothing for a model without a chat template. */
+  /** The line, to stand in the empty conversation; nothing where what is typed is the start of a text. */
   function systemLine() {
     const row = el('label', 'system-line');
-    row.hidden = !store.model || !store.model.chat;
+    row.hidden = !store.model || store.raw;
     const box = el('textarea');
     box.id = 'system';
     box.rows = 1;

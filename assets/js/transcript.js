@@ -8,6 +8,7 @@
   const { store, sampled } = glassbox;
   const { el, iconButton, translate } = glassbox.dom;
 
+  const EDITABLE = { user: 'edit', system: 'edit_system', text: 'edit_text' }; // role -> what its pencil says
   const BANDS = 3; // looks of the settings underline; more settings go round
   const NEAR = 4; // tokens; a flag so close to the one before it is a tick: a slider that is dragged leaves many
 
@@ -85,6 +86,7 @@
     bubbleOf(token) {
       const { last } = this;
       const ends = token.role === 'template';
+      if (last && last.role === 'text') return last; // the person and the model write it by turns
       if (last && (ends || (last.role === token.role && last.m === token.m))) return last;
       const bubble = this.newBubble(token.m, ends ? 'assistant' : token.role);
       this.bubbles.push(bubble);
@@ -107,7 +109,7 @@
       meta.append(figs, ends);
       meta.hidden = true;
       node.append(who, txt, meta);
-      if (role === 'user' || role === 'system') who.append(this.editButton(role, node));
+      if (role in EDITABLE) who.append(this.editButton(role, node));
       translate(node);
       this.log.append(node);
       const parts = { m, role, node, txt, meta, figs, ends };
@@ -125,7 +127,7 @@
         const bubble = this.bubbles.find((one) => one.node === node);
         glassbox.openEditor({ ...bubble, text: this.textOf(bubble) });
       };
-      return iconButton('edit', role === 'system' ? 'edit_system' : 'edit', open);
+      return iconButton('edit', EDITABLE[role], open);
     }
 
     /** 'T 0.7 → 0' where the settings differ from those of the sampled token before. */

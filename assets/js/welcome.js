@@ -6,13 +6,21 @@
   const { el } = glassbox.dom;
 
   const EXAMPLES = ['question', 'story', 'summary', 'translation', 'code', 'service'];
+  const STARTS = ['tale', 'talk', 'recipe', 'list'];
   const SMALL_BYTES = 2e9; // below this a model is warned about
 
-  function example(name) {
+  /** What can be sent to begin with: questions, or in completion mode the starts of texts. [its name, its text] */
+  function offers() {
+    const { t } = glassbox;
+    if (store.raw) return STARTS.map((name) => [t(`start_${name}`), t(`start_${name}_text`)]);
+    return EXAMPLES.map((name) => [t(`ex_${name}`), t(`ex_${name}_text`)]);
+  }
+
+  function example([name, text]) {
     const button = el('button', 'example');
     button.type = 'button';
-    button.append(el('b', '', glassbox.t(`ex_${name}`)), el('span', '', glassbox.t(`ex_${name}_text`)));
-    button.addEventListener('click', () => glassbox.actions.send(glassbox.t(`ex_${name}_text`)));
+    button.append(el('b', '', name), el('span', '', text));
+    button.addEventListener('click', () => glassbox.actions.send(text));
     return button;
   }
 
@@ -23,28 +31,36 @@
     return `${t('welcome_model', name, layers, heads)} ${small}`;
   }
 
+  /** What completion mode is, and why a base model has no other. */
+  function modeText() {
+    if (!store.raw) return [];
+    const key = store.model.chat ? 'welcome_raw' : 'welcome_base';
+    return [el('p', 'plainly', glassbox.t(key))];
+  }
+
   /** Fills `node` with the welcome; the examples wait for the model. */
   function drawWelcome(node) {
     const { t } = glassbox;
-    const drawn = [store.lang, store.sid, store.epoch].join();
+    const drawn = [store.lang, store.sid, store.epoch, store.raw].join();
     if (node.dataset.drawn === drawn) return; // what is being written there stays
     node.dataset.drawn = drawn;
-    node.replaceChildren(el('h2', '', t('welcome_title')), el('p', '', t('welcome_text')));
+    const title = t(store.raw ? 'welcome_title_raw' : 'welcome_title');
+    node.replaceChildren(el('h2', '', title), el('p', '', t('welcome_text')));
     if (!store.model) {
       node.append(el('p', 'wait', t('connecting')));
       return;
     }
-    node.append(el('p', 'small', modelText()), glassbox.systemLine(), el('h3', '', t('welcome_try')));
+    node.append(...modeText(), el('p', 'small', modelText()), glassbox.systemLine(), el('h3', '', t('welcome_try')));
     const list = el('div', 'examples');
-    list.append(...EXAMPLES.map(example));
+    list.append(...offers().map(example));
     node.append(list);
   }
 
-  function prompt(name) {
-    const button = el('button', 'chip', glassbox.t(`ex_${name}`));
+  function prompt([name, text]) {
+    const button = el('button', 'chip', name);
     button.type = 'button';
-    button.title = glassbox.t(`ex_${name}_text`);
-    button.addEventListener('click', () => glassbox.actions.send(glassbox.t(`ex_${name}_text`)));
+    button.title = text;
+    button.addEventListener('click', () => glassbox.actions.send(text));
     return button;
   }
 
@@ -54,7 +70,7 @@
     node.hidden = !store.example;
     if (node.hidden) return;
     const chips = el('div', 'chips');
-    chips.append(...EXAMPLES.map(prompt));
+    chips.append(...offers().map(prompt));
     node.replaceChildren(el('p', '', t('example_note')), chips);
   }
 

@@ -124,6 +124,10 @@
     if (reply.branches || reply.branch != null) glassbox.emit('branches');
     if (reply.params) store.params = reply.params;
     if (reply.params || reply.seed != null) glassbox.emit('params');
+    if (reply.raw != null && reply.raw !== store.raw) {
+      store.raw = reply.raw;
+      glassbox.emit('mode');
+    }
   }
 
   /**
@@ -140,15 +144,23 @@
 
   async function hello() {
     const reply = await rpc('hello', greetingArgs());
-    const { sid, model, defaults = {}, limits = {}, example = false } = reply;
+    const { sid, model, defaults = {}, limits = {}, example = false, load = null } = reply;
     const { presets = {}, neutral = {}, filters = {}, order = [] } = reply;
-    Object.assign(store, { sid, model, defaults, limits, example, presets, neutral, filters, order });
+    Object.assign(store, { sid, model, defaults, limits, example, load, presets, neutral, filters, order });
     sessionStorage.setItem(KEPT, sid);
     adopt(reply);
     glassbox.emit('hello');
     if (reply.message) glassbox.apply(reply.message);
     firstSelection(reply);
     glassbox.emit('selection', { position: true, head: true, follow: false });
+  }
+
+  /** Loads the page anew with another session, so that nothing of this one is left on it. */
+  function moveTo(sid) {
+    store.sid = sid;
+    sessionStorage.setItem(KEPT, sid);
+    history.replaceState(history.state, '', location.pathname + location.search);
+    location.reload();
   }
 
   // ---- start ----
@@ -173,5 +185,5 @@
   /** Starts the queued event whose generator streams into the chat widget. */
   const run = (args) => api.trigger('run', { sid: store.sid, ...args });
 
-  Object.assign(glassbox, { rpc, receive, connect, adopt, run });
+  Object.assign(glassbox, { rpc, receive, connect, adopt, run, moveTo });
 })();
