@@ -195,7 +195,7 @@ def policy_of(asked: str | None, host: str | None, share: object) -> str:
 
 def _check_room(wish: Wish) -> None:
     """Raise RuntimeError for a model that does not fit beside what is loaded; as `catalog.estimate`."""
-    needed = estimate(wish.name, wish.dtype)
+    needed = estimate(wish.name, wish.dtype, wish.device, wish.revision)
     for what, need, free in (
         ("memory", needed.memory or 0, needed.free_memory),
         ("disk space", needed.download, needed.free_disk),

@@ -18,7 +18,8 @@ FAVICON = ASSETS / "favicon.svg"
 SCRIPTS = (  # each may use those before it while it loads
     *("quiet", "store", "parameters", "settings", "prefs", "dom", "pace", "wire", "address", "actions"),
     *("layer", "menu", "popover"),
-    *("token-span", "stats", "tree", "files", "share", "system-line", "keys", "bar"),
+    *("token-span", "stats", "tree", "files", "share", "system-line", "keys"),
+    *("models", "picker-list", "picker-foot", "picker", "bar"),
     *("frame", "ink", "samples", "samples-view", "mode", "composer", "branches", "branch-panel", "compare", "welcome"),
     *("editor", "transcript", "chat", "replay", "timeline-plot", "timeline"),
     *("looks", "pattern", "patterns", "rows", "picture", "heatmap", "overlay", "gestures", "readout", "words"),
@@ -39,6 +40,7 @@ STYLES = (
     "controls",
     "choice",
     "waterfall",
+    "picker",
 )
 
 

@@ -206,6 +206,7 @@
     return calling ? Promise.resolve() : sendParams();
   }
 
+  glassbox.cutNotice = cutNotice;
   glassbox.actions = {
     send,
     stop,

@@ -9,13 +9,6 @@
 
   const megabytes = (bytes) => (bytes >= 1e8 ? (bytes / 1e6).toFixed(0) : (bytes / 1e6).toFixed(1));
 
-  function deviceName({ device, dtype }) {
-    const kind = String(device || '')
-      .split(':')[0]
-      .toUpperCase();
-    return glassbox.t('device_dtype', kind, String(dtype || '').replace('torch.', ''));
-  }
-
   /** One figure: an optional name, a value, a class that says how early it gives way on a narrow page. */
   function figure(name, value, cls, tip) {
     const box = el('div', cls);
@@ -28,11 +21,9 @@
   function figures() {
     const { model, tokens } = store;
     const { t } = glassbox;
-    if (!model) return [figure('', t('connecting'), 'm wait')];
+    if (!model) return [];
     const memory = `${megabytes(model.memory_bytes || 0)} + ${megabytes(store.memory || 0)} MB`;
     return [
-      figure('', model.name, 'm'),
-      figure('', deviceName(model), 'x1'),
       figure(t('tps'), store.tps ? store.tps.toFixed(1) : '–', 'x1'),
       figure(t('context'), `${int(tokens.length)} / ${int(model.block_size)}`, '', t('context_tip')),
       figure(t('memory'), memory, 'x2', t('memory_tip')),
@@ -70,7 +61,7 @@
       iconButton('help', 'keys', () => glassbox.showKeys(), 'help'),
       glassbox.shareButton(),
     );
-    bar.append(brand, el('dl', 'stats'), right);
+    bar.append(brand, glassbox.modelButton(), el('dl', 'stats'), right);
     return bar;
   }
 

@@ -45,7 +45,7 @@ class Picker:
         """What loading a model takes and what there is, in bytes; `memory` is null where that is not known."""
         self.server.entry(args)
         wish = self._wish(args)
-        needed = estimate(wish.name, wish.dtype)
+        needed = estimate(wish.name, wish.dtype, wish.device, wish.revision)
         there = any(running.wish == wish for running in self.models.loaded())
         values = {name: getattr(needed, name) for name in ("download", "memory", "free_memory", "free_disk")}
         return {**values, "loaded": there}
