@@ -15,14 +15,14 @@ from demo.args import MAX_SEED, Args, Invalid, Reply, whole
 from demo.document import added
 from demo.example import Example
 from demo.models import Models
-from demo.running import fresh_seed
+from demo.running import Running, fresh_seed
 from demo.store import Busy, Entry, Gone, SessionStore
 from demo.stream import snapshot
 from demo.wire import short
 from gpt.branch import Branch
+from gpt.catalog import known
 from gpt.chat import Message
 from gpt.conversation import Cut, fit, is_document
-from gpt.engine import Engine
 from gpt.params import FILTERS, LIMITS, NEUTRAL, ORDER, PRESETS, SamplingParams
 from gpt.session import Session
 
@@ -91,7 +91,7 @@ class Server:
         entry.rest()
         return {
             "sid": entry.sid,
-            "model": _model(entry.engine),
+            "model": _model(entry.running),
             **_parameters(),
             "params": entry.session.params.as_dict(),
             "message": snapshot(entry),
@@ -226,13 +226,16 @@ def _excerpt(entry: Entry, branch: Branch) -> str:
     return entry.engine.tokenizer.decode(branch.tokens[start:end][:EXCERPT])[:EXCERPT]
 
 
-def _model(engine: Engine) -> Reply:
+def _model(running: Running) -> Reply:
+    """`chinese` says whether the catalog knows that it speaks Chinese; null for a model that is not listed."""
+    engine, name = running.engine, running.wish.name.lower() if running.wish else ""
     return {
         "name": engine.name,
         "device": str(engine.device),
         "dtype": engine.precision,
         "memory_bytes": engine.model.nbytes(),
         "chat": engine.chat is not None,
+        "chinese": next((entry.chinese for entry in known() if entry.name == name), None),
         **{n: getattr(engine.config, n) for n in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},
     }
 

@@ -204,8 +204,11 @@
     listenForNotices(parts.notices);
     glassbox.submitDraft = (action) => submit(parts, action);
     glassbox.hasDraft = () => parts.box.value.trim() !== '';
-    const draw = glassbox.dom.debounceFrame(() => drawControls(parts));
-    for (const topic of ['state', 'tokens', 'hello']) glassbox.on(topic, draw);
+    const draw = glassbox.dom.debounceFrame(() => {
+      drawControls(parts);
+      parts.box.placeholder = glassbox.placeholder();
+    });
+    for (const topic of ['state', 'tokens', 'hello', 'mode']) glassbox.on(topic, draw);
     glassbox.on('branches', () => glassbox.drawBranches(branches));
     const drawTexts = () => {
       parts.box.placeholder = glassbox.placeholder();
@@ -214,7 +217,7 @@
       glassbox.drawBranches(branches);
     };
     glassbox.on('lang', drawTexts);
-    for (const topic of ['hello', 'mode', 'acted']) glassbox.on(topic, drawTexts);
+    glassbox.on('hello', drawTexts);
     drawTexts();
     drawControls(parts);
     setText(parts.box, sessionStorage.getItem(DRAFT) || '');

@@ -128,7 +128,7 @@
     const list = [];
     for (let i = 0; i < count; i += step) list.push(i);
     const last = list[list.length - 1];
-    if (last !== count - 1 && (count - 1 - last) * size < room * 0.8) list.pop();
+    if (last && last !== count - 1 && (count - 1 - last) * size < room * 0.8) list.pop();
     if (last !== count - 1) list.push(count - 1);
     return list;
   }
@@ -143,12 +143,12 @@
       g.fillText(glassbox.t('attn_least'), LEFT - 8, layout.top(heads - 1) + ch / 2 + 4);
       return;
     }
-    for (const head of ticks(heads, ch, Math.max(14, layout.gap ? layout.shared * ch : 4 * ch))) {
+    for (const head of ticks(heads, ch, Math.max(14, layout.gap ? layout.shared * ch : Math.min(4 * ch, 48)))) {
       g.fillText(head ? head : `${glassbox.t('attn_head')} 0`, LEFT - 12, layout.top(head) + ch / 2 + 4);
     }
     g.fillText(glassbox.t('attn_layer'), LEFT - 12, h - 4);
     g.textAlign = 'center';
-    for (const layer of ticks(layers, cw, Math.max(22, 5 * cw))) g.fillText(layer, LEFT + 1 + (layer + 0.5) * cw, h - 4);
+    for (const layer of ticks(layers, cw, Math.max(22, Math.min(5 * cw, 66)))) g.fillText(layer, LEFT + 1 + (layer + 0.5) * cw, h - 4);
     drawGroups(g, layout);
   }
 

@@ -70,21 +70,25 @@
     const news = load && (!before || before.state !== load.state) && !glassbox.layers.opened('picker');
     if (!news) return;
     if (load.state === 'ready') {
-      glassbox.emit('notice', { text: glassbox.t('picker_ready', load.name), action: switchButton() });
+      glassbox.emit('notice', { text: glassbox.t('picker_ready', glassbox.shortName(load.name)), action: switchButton() });
     }
-    if (load.state === 'failed') glassbox.emit('error', { text: load.error });
+    if (load.state !== 'failed') return;
+    glassbox.emit('error', { text: load.error });
+    cancel(); // it has been told
   }
 
   /** After the page was loaded anew: which model it runs now, and what did not fit into its context. */
   function greet() {
     const moved = JSON.parse(sessionStorage.getItem(MOVED) || 'null');
     sessionStorage.removeItem(MOVED);
-    take(store.load);
+    const { load } = store;
+    store.load = null; // so that it counts as news
+    take(load);
     if (!moved) return;
     glassbox.toast(glassbox.t('picker_switched', moved.name));
     if (moved.cut) glassbox.emit('notice', { text: glassbox.cutNotice(moved.cut) });
     const button = document.getElementById('model');
-    if (button) button.focus({ preventScroll: true });
+    if (button && !glassbox.isPhone()) button.focus({ preventScroll: true });
   }
 
   glassbox.on('hello', greet);

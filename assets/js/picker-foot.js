@@ -75,7 +75,7 @@
     node.append(head, track, line(stop));
     const update = ({ name, stage: now, done, total, cancelled }) => {
       const what = STAGES.includes(now) ? t(`picker_stage_${now}`) : t('picker_starting');
-      glassbox.dom.setText(stage, cancelled ? t('picker_cancelling') : `${name}: ${what}`);
+      glassbox.dom.setText(stage, cancelled ? t('picker_cancelling') : `${glassbox.shortName(name)}: ${what}`);
       const { inWords } = glassbox;
       glassbox.dom.setText(amount, total ? t('picker_amount', inWords(done), inWords(total)) : done ? inWords(done) : '');
       const share = total ? Math.min(1, done / total) : 0;
@@ -104,7 +104,8 @@
     const { t, models } = glassbox;
     const form = el('form', 'ready');
     const ask = models.hasConversation();
-    form.append(el('p', '', ask ? `${t('picker_ready', name)} ${t('picker_what')}` : t('picker_ready', name)));
+    const ready = t('picker_ready', glassbox.shortName(name));
+    form.append(el('p', '', ask ? `${ready} ${t('picker_what')}` : ready));
     if (ask) {
       const group = el('div', 'ways');
       group.setAttribute('role', 'radiogroup');
@@ -135,5 +136,5 @@
     return form;
   }
 
-  glassbox.pickerFoot = { beforeLoading, progress, whenReady, alertText, busy: () => el('p', 'mut', glassbox.t('picker_busy', store.load.name)) };
+  glassbox.pickerFoot = { beforeLoading, progress, whenReady, alertText, busy: () => el('p', 'mut', glassbox.t('picker_busy', glassbox.shortName(store.load.name))) };
 })();

@@ -14,6 +14,9 @@
   /** 135M, 1.7B. */
   const count = (n) => (n >= 1e9 ? `${(n / 1e9).toFixed(1)}B` : `${Math.round(n / 1e6)}M`);
 
+  /** A model's name without the folders before it; owner/name stays whole. */
+  const shortName = (name) => (/^[^/\\]+\/[^/\\]+$/.test(name) ? name : name.split(/[\\/]/).filter(Boolean).pop() || name);
+
   // ---- the list ----
 
   /** What there is to know of where it is: that it runs, is loaded, is on this disk, or what is to be fetched. */
@@ -140,5 +143,5 @@
     return { node, wish };
   }
 
-  Object.assign(glassbox, { modelChooser: chooser, inWords });
+  Object.assign(glassbox, { modelChooser: chooser, inWords, shortName });
 })();

@@ -26,9 +26,10 @@
 
   function modelText() {
     const { t } = glassbox;
-    const { name, n_layer: layers, n_head: heads, memory_bytes: bytes } = store.model;
+    const { name, n_layer: layers, n_head: heads, memory_bytes: bytes, chinese } = store.model;
     const small = bytes && bytes < SMALL_BYTES ? t('welcome_small') : '';
-    return `${t('welcome_model', name, layers, heads)} ${small}`;
+    const english = chinese === false ? t('welcome_english') : '';
+    return [t('welcome_model', name, layers, heads), small, english].filter(Boolean).join(' ');
   }
 
   /** What completion mode is, and why a base model has no other. */
