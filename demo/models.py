@@ -7,8 +7,10 @@ others, no model is loaded for whoever asks: the policy says what may be picked.
 """
 
 import atexit
+import ctypes
 import gc
 import os
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -215,6 +217,9 @@ def _release_soon() -> None:
 
 
 def _release() -> None:
+    """Without the last step glibc may keep what tensors of a few MB took: 330 of 340 MB in one of three tries."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
+        libc.malloc_trim(0)

@@ -205,6 +205,15 @@ def test_a_new_conversation_is_empty_and_talks_again_after_a_base_model(page):
     assert pick(page, "other")["raw"] is False
 
 
+def test_a_system_prompt_goes_along_with_a_conversation_that_has_not_begun(page):
+    page.call("new_chat", system="Be brief.")
+    pick(page, "other")
+    page.act("send", text="hello")
+    assert words(page)[0] == ("system", "Be brief.")
+    pick(page, "third")
+    assert page.entry.system is None
+
+
 def test_a_conversation_that_the_new_template_refuses_stays_where_it_is(page, loader, tokenizer):
     loader.chat = ChatTemplate(
         "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system prompts') }}{% endif %}x",

@@ -53,6 +53,7 @@
   async function use(carry) {
     const { sid, name, cut } = await glassbox.rpc('use_model', { carry });
     sessionStorage.setItem(MOVED, JSON.stringify({ name, cut }));
+    glassbox.moveSystem(sid);
     glassbox.moveTo(sid);
   }
 

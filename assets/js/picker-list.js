@@ -23,7 +23,7 @@
   function whereText(model, known) {
     const { t } = glassbox;
     if (known.current && known.current.name === model.name) return t('picker_running');
-    if (known.loaded.includes(model.name)) return t('picker_loaded');
+    if (known.loaded.some(({ name }) => name === model.name)) return t('picker_loaded');
     return model.here ? `${t('picker_here')}, ${inWords(model.size)}` : `↓ ${inWords(model.size)}`;
   }
 
@@ -37,10 +37,17 @@
     title.append(el('b', '', model.title));
     if (model.chinese) title.append(el('i', 'mark zh', '中文'));
     title.append(el('i', 'mark', t(model.chat ? 'picker_chat' : 'picker_base')));
-    const facts = `${count(model.parameters)} · ${model.licence}`;
-    const good = store.lang === 'zh' ? model.good_for_zh : model.good_for;
+    const facts = model.parameters ? `${count(model.parameters)} · ${model.licence}` : inWords(model.bytes);
+    const good = (store.lang === 'zh' ? model.good_for_zh : model.good_for) || model.name;
     button.append(title, el('span', 'where', whereText(model, known)), el('span', 'good', good), el('span', 'facts num', facts));
     return button;
+  }
+
+  /** What is loaded but not listed, once each, then the list. */
+  function rowsOf({ loaded, list }) {
+    const names = new Set(list.map(({ name }) => name));
+    const others = loaded.filter(({ name }) => !names.has(name) && names.add(name));
+    return [...others, ...list];
   }
 
   /** Up and down walk through the list and choose, as radio buttons do. */
@@ -87,7 +94,7 @@
   }
 
   /**
-   * Everything that says which model is meant. `changed` hears of every change.
+   * Everything that says which model is meant. `changed` hears of every change, and how many ms it may settle.
    * @returns {{node: HTMLElement, wish: () => object|null}}
    */
   function chooser(known, changed) {
@@ -96,7 +103,7 @@
     const list = el('div', 'models');
     list.setAttribute('role', 'radiogroup');
     list.setAttribute('aria-label', t('picker_list'));
-    list.append(...known.list.map((model) => row(model, known)));
+    list.append(...rowsOf(known).map((model) => row(model, known)));
     const name = field('picker-name', 'picker_name', 'picker_other');
     const revision = field('picker-revision', 'picker_revision');
     const dtype = menu('picker-dtype', 'picker_dtype', known.dtypes);
@@ -104,15 +111,18 @@
     const choose = (next) => {
       listed = next;
       name.value = '';
+      // of one that is loaded, as it was asked for
+      const there = known.loaded.find((one) => one.name === next) || {};
+      revision.value = there.revision || '';
+      dtype.select.value = there.dtype || '';
+      device.select.value = there.device || '';
       mark(list, listed);
-      changed();
+      changed(0);
     };
-    let timer = 0;
     const typed = (wait) => {
       listed = name.value.trim() ? '' : listed;
       mark(list, listed);
-      clearTimeout(timer);
-      timer = setTimeout(changed, wait);
+      changed(wait);
     };
     list.addEventListener('click', ({ target }) => target.closest('.model') && choose(target.closest('.model').dataset.name));
     list.addEventListener('keydown', (event) => onKey(event, list, choose));
@@ -120,7 +130,7 @@
       input.addEventListener('input', () => typed(SETTLE_MS));
       input.addEventListener('keydown', (event) => event.key === 'Enter' && typed(0));
     }
-    for (const { select } of [dtype, device]) select.addEventListener('change', changed);
+    for (const { select } of [dtype, device]) select.addEventListener('change', () => changed(0));
     mark(list, listed);
     const free = el('div', 'free');
     const more = el('details', 'more');

@@ -37,30 +37,35 @@
       this.known = known;
       this.foot = el('div', 'foot');
       this.foot.setAttribute('aria-live', 'polite');
-      this.chooser = glassbox.modelChooser(known, () => this.look());
+      this.chooser = glassbox.modelChooser(known, (wait) => this.look(wait));
       this.asked = 0;
       this.shown = '';
       card.append(this.chooser.node, this.foot);
       this.draw();
     }
 
-    /** Asks what the chosen model takes; the answer to an older question is not shown. */
-    async look() {
+    /** Asks, `wait` ms from now, what the chosen model takes; the answer to an older question is not shown. */
+    async look(wait) {
       const asked = ++this.asked;
-      const wish = this.chooser.wish();
-      if (store.load && store.load.state === 'failed') await glassbox.models.cancel();
       this.found = null;
-      if (!wish) return this.draw();
-      if (same(wish, this.known.current)) this.found = { isCurrent: true };
-      else {
-        this.drawFoot([el('p', 'mut', glassbox.t('picker_asking'))]);
-        try {
-          this.found = { needed: await glassbox.rpc('estimate_model', wish) };
-        } catch (error) {
-          this.found = { problem: error.message };
-        }
+      if (store.load && store.load.state === 'failed') glassbox.models.cancel();
+      this.drawFoot([el('p', 'mut', glassbox.t('picker_asking'))]);
+      await new Promise((done) => setTimeout(done, wait));
+      if (asked !== this.asked) return;
+      const found = await this.answer(this.chooser.wish());
+      if (asked !== this.asked) return;
+      this.found = found;
+      this.draw();
+    }
+
+    async answer(wish) {
+      if (!wish) return null;
+      if (same(wish, this.known.current)) return { isCurrent: true };
+      try {
+        return { needed: await glassbox.rpc('estimate_model', wish) };
+      } catch (error) {
+        return { problem: error.message };
       }
-      if (asked === this.asked) this.draw();
     }
 
     async load() {
@@ -101,13 +106,13 @@
       this.bar.update(load);
     }
 
-    /** With nothing to lose the page goes over at once. */
+    /** With nothing to lose the page goes over at once, but not where the picker was opened again. */
     drawReady(load, before) {
       if (before === 'ready') return;
       this.drawFoot([glassbox.pickerFoot.whenReady(load.name)]);
       const go = this.foot.querySelector('#picker-switch');
       go.focus();
-      if (before === 'loading' && !glassbox.models.hasConversation()) go.click();
+      if (before && !glassbox.models.hasConversation()) go.click();
     }
 
     drawChoice(failure) {
@@ -115,8 +120,9 @@
       const { found } = this;
       const nodes = failure ? [pickerFoot.alertText(failure)] : [];
       if (found && found.problem) nodes.push(pickerFoot.alertText(found.problem));
+      else if (failure) nodes.push(el('p', 'mut', t('picker_hint')));
       else if (found) nodes.push(...pickerFoot.beforeLoading(found, () => this.load()));
-      else if (!failure) nodes.push(el('p', 'mut', t('picker_hint')));
+      else nodes.push(el('p', 'mut', t('picker_hint')));
       this.drawFoot(nodes);
     }
   }

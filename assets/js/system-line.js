@@ -66,6 +66,9 @@
     if (box && box.isConnected) await set(box.value.trim());
   }
 
+  /** Lets the session that the page goes over to have it. */
+  const moveSystem = (sid) => sessionStorage.setItem(KEPT, JSON.stringify({ sid, text: recall() }));
+
   glassbox.on('acted', () => keep(setting)); // any other action begins or leaves the conversation
-  Object.assign(glassbox, { systemLine, settleSystem: settle });
+  Object.assign(glassbox, { systemLine, moveSystem, settleSystem: settle });
 })();

@@ -8,7 +8,7 @@ import torch
 from demo.args import Args, Invalid, Reply, whole_characters
 from demo.carry import switch
 from demo.rpc import Server, answered
-from demo.running import Wish
+from demo.running import Running, Wish
 from gpt.catalog import Entry as Listed
 from gpt.catalog import estimate, known
 
@@ -35,7 +35,7 @@ class Picker:
         return {
             "policy": self.models.policy,
             "current": asdict(wish) if wish else None,
-            "loaded": [running.wish.name for running in self.models.loaded() if running.wish],
+            "loaded": [_loaded(running) for running in self.models.loaded() if running.wish],
             "list": [_listed(entry) for entry in known()] if self.models.policy != "fixed" else [],
             "devices": _devices(),
             "dtypes": list(DTYPES),
@@ -45,10 +45,11 @@ class Picker:
         """What loading a model takes and what there is, in bytes; `memory` is null where that is not known."""
         self.server.entry(args)
         wish = self._wish(args)
+        if any(running.wish == wish for running in self.models.loaded()):
+            return {"loaded": True}
         needed = estimate(wish.name, wish.dtype, wish.device, wish.revision)
-        there = any(running.wish == wish for running in self.models.loaded())
         values = {name: getattr(needed, name) for name in ("download", "memory", "free_memory", "free_disk")}
-        return {**values, "loaded": there}
+        return {**values, "loaded": False}
 
     def load_model(self, args: Args) -> Reply:
         """Begin to load a model; this page's own goes on meanwhile."""
@@ -100,6 +101,16 @@ def _text(args: Args, name: str) -> str | None:
 
 def _listed(entry: Listed) -> Reply:
     return {**{name: getattr(entry, name) for name in SHOWN}, "here": entry.is_here}
+
+
+def _loaded(running: Running) -> Reply:
+    engine = running.engine
+    return {
+        **asdict(running.wish),
+        "title": engine.name,
+        "bytes": engine.model.nbytes(),
+        "chat": engine.chat is not None,
+    }
 
 
 def _devices() -> list[str]:
