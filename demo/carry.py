@@ -21,8 +21,9 @@ __all__ = ["switch"]
 def switch(store: SessionStore, entry: Entry, running: Running, carry: bool) -> tuple[Entry, Cut | None]:
     """A session of another model in place of `entry`, which is let go; with `carry`, with what was said in it.
 
-    A system prompt goes along with a conversation that has not begun. Also what was left out, as `Engine.extend`. Raises
-    ValueError, before anything has changed, when the new model's template refuses the conversation; Busy as `quiet`.
+    A system prompt goes along with a conversation that has not begun. Also returns what was left out, as
+    `Engine.extend`. Raises ValueError, before anything has changed, when the new model's template refuses the
+    conversation; Busy as `Entry.quiet`.
     """
     if carry:
         _fill(running.engine, running.session(), _said(entry, running.engine))

@@ -137,7 +137,7 @@ def test_the_event_that_streams_is_private(address):
 @pytest.mark.skipif(sys.platform != "linux", reason="ZeroGPU forks, on Linux only")
 def test_on_zerogpu_everything_runs_through_the_worker(engine, monkeypatch):
     monkeypatch.setattr("demo.layout.gpu_decorator", lambda: forked())
-    demo = build_demo(engine)
+    demo = build_demo(engine, policy="any")
     address = launch(demo, "127.0.0.1", free_port())
     client = Client(address, verbose=False)
     here = "".join(
@@ -147,6 +147,7 @@ def test_on_zerogpu_everything_runs_through_the_worker(engine, monkeypatch):
     assert len(client.predict(0, 0, text="hello", api_name="/attention")["weights"]) == 5
     sid = call(address, "tab", "hello")["sid"]
     assert call(address, "tab", "send", sid=sid, text="hello")["message"]["n"] > 5
+    assert call(address, "tab", "picker", sid=sid)["policy"] == "fixed"  # the worker has this model and no other
     reply = client.predict(text="hello", temperature=0, api_name="/distribution")
     assert reply["drawn"] == reply["candidates"][0]["token"]
     demo.close()
