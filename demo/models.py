@@ -23,6 +23,7 @@ from demo.store import PATIENCE, SessionStore
 from gpt import load as load_engine
 from gpt.catalog import estimate, known
 from gpt.engine import Engine
+from gpt.threads import use_all_threads
 
 __all__ = ["POLICIES", "Loading", "Models", "policy_of"]
 
@@ -146,6 +147,7 @@ class Models:
 
     def _run(self, load: Loading) -> None:
         """The thread: whatever happens, the load ends in a state that says so."""
+        use_all_threads()
         error, engine, wish = "this model could not be loaded; the terminal says why", None, load.wish
         try:
             query_bytes = self.default.engine.query_bytes

@@ -21,6 +21,7 @@ from demo.running import Chosen
 from demo.store import PATIENCE, Entry, Gone, SessionStore
 from demo.wire import Values, base64_text, sample_objects, settings_table, stats, token_objects
 from gpt.session import Session
+from gpt.threads import use_all_threads
 
 __all__ = ["run", "run_requested", "snapshot"]
 
@@ -250,6 +251,7 @@ def _batches(ready: SimpleQueue, writer: _Writer) -> Iterator[list[Values]]:
 
 def _write(writer: _Writer, limit: int | None, ready: SimpleQueue) -> None:
     """The thread: make each step's part, then the row of the last token."""
+    use_all_threads()  # another model's step may have left one
     error = ""
     try:
         for n, chosen in enumerate(writer.steps(), 1):

@@ -94,5 +94,5 @@
 
   glassbox.on('hello', greet);
   glassbox.on('load', tell);
-  glassbox.models = { begin, cancel, use, hasConversation };
+  glassbox.models = { take, begin, cancel, use, hasConversation };
 })();

@@ -36,7 +36,6 @@
     constructor(card, known) {
       this.known = known;
       this.foot = el('div', 'foot');
-      this.foot.setAttribute('aria-live', 'polite');
       this.chooser = glassbox.modelChooser(known, (wait) => this.look(wait));
       this.asked = 0;
       this.shown = '';
@@ -77,7 +76,9 @@
       }
     }
 
-    drawFoot(nodes) {
+    /** While a bar moves nothing is read aloud but what is asked for. */
+    drawFoot(nodes, live = 'polite') {
+      this.foot.setAttribute('aria-live', live);
       this.foot.replaceChildren(...nodes);
     }
 
@@ -100,7 +101,7 @@
       if (this.shown !== 'loading') {
         this.shown = 'loading';
         this.bar = glassbox.pickerFoot.progress();
-        this.drawFoot([this.bar.node]);
+        this.drawFoot([this.bar.node], 'off');
         this.foot.querySelector('#picker-cancel').focus();
       }
       this.bar.update(load);
@@ -137,6 +138,7 @@
       .rpc('picker', {})
       .then((known) => {
         if (!card.isConnected) return;
+        glassbox.models.take(known.load);
         if (known.policy === 'fixed') card.append(el('p', 'fixed', t('picker_fixed_text')));
         else card.picker = new Picker(card, known);
         glassbox.layers.place(glassbox.layers.opened('picker'));

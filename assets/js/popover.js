@@ -107,7 +107,12 @@
   }
 
   function givenText(token) {
-    const key = { user: 'pop_given_user', text: 'pop_given_user', template: 'pop_given_template' }[token.role] || 'pop_given';
+    const key = {
+      user: 'pop_given_user',
+      text: 'pop_given_user',
+      assistant: 'pop_given_reply',
+      template: 'pop_given_template',
+    }[token.role] || 'pop_given';
     const text = el('p', 'given', `${glassbox.t(key)} `);
     if (token.i > 0) text.append(toPanel('pop_look', () => glassbox.choice.look(token.i)));
     return text;

@@ -8,7 +8,7 @@
   const { dom } = glassbox;
   const { el, setText } = dom;
 
-  const GIVEN = { user: 'pop_given_user', text: 'pop_given_user', template: 'pop_given_template' };
+  const GIVEN = { user: 'pop_given_user', text: 'pop_given_user', assistant: 'pop_given_reply', template: 'pop_given_template' };
 
   /** Two buttons of which one is pressed; `set(second)` is called with whether it is the second. */
   function makeSwitch(label, keys, set) {

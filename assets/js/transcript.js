@@ -88,18 +88,19 @@
       const ends = token.role === 'template';
       if (last && last.role === 'text') return last; // the person and the model write it by turns
       if (last && (ends || (last.role === token.role && last.m === token.m))) return last;
-      const bubble = this.newBubble(token.m, ends ? 'assistant' : token.role);
+      const bubble = this.newBubble(token.m, ends ? 'assistant' : token.role, sampled(token));
       this.bubbles.push(bubble);
       if (last) this.drawMeta(last);
       return bubble;
     }
 
-    newBubble(m, role) {
+    /** `drawn`: by this model, whose name it then bears; words that were carried over may be another one's. */
+    newBubble(m, role, drawn) {
       const node = el('div', `msg ${role}`);
       node.dataset.m = m;
       const who = el('div', 'who');
       const name = el('b');
-      if (role === 'assistant') name.textContent = this.replyName();
+      if (role === 'assistant' && drawn) name.textContent = this.replyName();
       else name.dataset.t = `role_${role}`;
       who.append(name);
       const txt = el('div', 'txt');

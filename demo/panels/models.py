@@ -31,7 +31,8 @@ class Picker:
 
     def picker(self, args: Args) -> Reply:
         """What may be picked, what is listed, and what this page runs."""
-        wish = self.server.entry(args).running.wish
+        entry = self.server.entry(args)
+        wish = entry.running.wish
         return {
             "policy": self.models.policy,
             "current": asdict(wish) if wish else None,
@@ -39,6 +40,7 @@ class Picker:
             "list": [_listed(entry) for entry in known()] if self.models.policy != "fixed" else [],
             "devices": _devices(),
             "dtypes": list(DTYPES),
+            "load": self.models.of(entry.sid),
         }
 
     def estimate_model(self, args: Args) -> Reply:
