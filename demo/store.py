@@ -304,7 +304,7 @@ class SessionStore:
                 entry.left = True
         for entry in left:
             entry.interrupt()
-            self._expire_later(entry, owner)
+            self._expire_later(entry.sid, owner)
 
     def trim(self) -> None:
         """Drop the least recently used sessions until the rest fits, but none that streams, and not the last one."""
@@ -327,14 +327,15 @@ class SessionStore:
             self._drop(entry)
         self.dropped()
 
-    def _expire_later(self, entry: Entry, owner: str) -> None:
-        timer = threading.Timer(self.grace, self._expire, (entry, owner))
+    def _expire_later(self, sid: str, owner: str) -> None:
+        timer = threading.Timer(self.grace, self._expire, (sid, owner))  # it holds no session that may go before
         timer.daemon = True
         timer.start()
 
-    def _expire(self, entry: Entry, owner: str) -> None:
+    def _expire(self, sid: str, owner: str) -> None:
         with self._lock:
-            gone = entry.left and entry.owner == owner
+            entry = self._entries.get(sid)
+            gone = entry is not None and entry.left and entry.owner == owner
             if gone:
                 self._drop(entry)
         if gone:

@@ -88,6 +88,7 @@ def pick(page, name, carry=False):
     reply = page.call("use_model", carry=carry)
     assert "error" not in reply, reply
     page.sid = reply["sid"]
+    page.store.leave("tab")  # the page is loaded anew
     greeting = page.server.hello({"owner": "tab", "sid": page.sid, "adopt": True})
     page.tokens = list(greeting["message"]["toks"])
     return greeting | reply
