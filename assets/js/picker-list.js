@@ -37,6 +37,11 @@
     title.append(el('b', '', model.title));
     if (model.chinese) title.append(el('i', 'mark zh', '中文'));
     title.append(el('i', 'mark', t(model.chat ? 'picker_chat' : 'picker_base')));
+    if (model.gated) {
+      const gated = el('i', 'mark gated', t('picker_gated'));
+      gated.title = t('picker_gated_tip');
+      title.append(gated);
+    }
     const facts = model.parameters ? `${count(model.parameters)} · ${model.licence}` : inWords(model.bytes);
     const good = (store.lang === 'zh' ? model.good_for_zh : model.good_for) || model.name;
     button.append(title, el('span', 'where', whereText(model, known)), el('span', 'good', good), el('span', 'facts num', facts));

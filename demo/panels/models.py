@@ -14,7 +14,7 @@ from gpt.catalog import estimate, known
 
 __all__ = ["Picker"]
 
-SHOWN = ("name", "title", "size", "parameters", "licence", "good_for", "good_for_zh", "chinese", "chat")
+SHOWN = ("name", "title", "size", "parameters", "licence", "good_for", "good_for_zh", "chinese", "chat", "gated")
 DTYPES = ("stored", "float32", "bfloat16", "float16")
 LONGEST = 1000  # characters of a name
 
