@@ -5,6 +5,7 @@ import os
 import sys
 
 from gpt import DEFAULT_MODEL, load
+from gpt.terminal import Teller
 
 ATTENTION_MEMORY = 320  # MB: 4,600 tokens of the default model in float32
 
@@ -26,12 +27,6 @@ def parse_args() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def show_progress(stage: str, done: int, total: int) -> None:
-    """One line on stderr, written over until the stage is complete."""
-    amount = f"{done / total:4.0%} of {total / 1e6:.0f} MB" if total else f"{done / 1e6:.0f} MB"
-    print(f"\r{stage}: {amount}", end="\n" if done == total else "", file=sys.stderr, flush=True)
-
-
 def serve(args: argparse.Namespace) -> None:
     """Load the model, open the page, wait for Ctrl-C."""
     from demo.layout import Wish, build_demo, launch, policy_of  # isort: skip  (before torch: see demo/live.py)
@@ -41,7 +36,9 @@ def serve(args: argparse.Namespace) -> None:
     memory = int(1e6 * (ATTENTION_MEMORY if args.attention_memory is None else args.attention_memory))
     policy = policy_of(args.models, args.host, args.share)
     wish = Wish(args.model or DEFAULT_MODEL, args.device, args.dtype)
-    demo = build_demo(load(wish.name, wish.device, wish.dtype, show_progress, memory), wish=wish, policy=policy)
+    with Teller() as progress:
+        engine = load(wish.name, wish.device, wish.dtype, progress, memory)
+    demo = build_demo(engine, wish=wish, policy=policy)
     print(f"Glassbox is ready at {launch(demo, args.host, args.port, bool(args.share))} (Ctrl-C ends it)", flush=True)
     demo.block_thread()
 

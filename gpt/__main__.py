@@ -11,6 +11,7 @@ from gpt import DEFAULT_MODEL, load
 from gpt.catalog import known
 from gpt.fetching import in_words
 from gpt.options import add_options, params_of
+from gpt.terminal import Teller
 
 if TYPE_CHECKING:  # torch takes seconds to import, and --help needs none
     from gpt.engine import Engine
@@ -72,7 +73,8 @@ def _pieces(args: argparse.Namespace) -> Iterator[str]:
 
 
 def _load(args: argparse.Namespace) -> "Engine":
-    return load(args.model, args.device, args.dtype, _progress, None, args.revision)
+    with Teller() as progress:
+        return load(args.model, args.device, args.dtype, progress, None, args.revision)
 
 
 def _models() -> Iterator[str]:
@@ -159,12 +161,6 @@ def _prompt(given: str | None) -> str:
     if not given.strip():
         raise ValueError('the prompt is empty; try: python -m gpt "Who wrote Hamlet?"')
     return given
-
-
-def _progress(stage: str, done: int, total: int) -> None:
-    if sys.stderr.isatty():
-        share = f"{done / 1e6:.0f} of {total / 1e6:.0f} MB" if total > 1 else "..."
-        print(f"\r{stage}: {share}  ", end="" if done < total else "\n", file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -90,14 +90,6 @@ def test_ctrl_c_while_loading_ends_without_a_trace(monkeypatch, capsys):
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_progress_is_one_line_that_is_written_over(capsys):
-    for done in (0, 50_000_000, 100_000_000):
-        app.show_progress("model", done, 100_000_000)
-    lines = capsys.readouterr().err
-    assert lines.count("\n") == 1
-    assert lines.split("\r")[2].strip() == "model:  50% of 100 MB"
-
-
 @pytest.mark.slow
 def test_the_program_says_where_it_is_and_ends_cleanly_on_ctrl_c():
     command = [sys.executable, "app.py", "--threads", "1"]

@@ -7,7 +7,7 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 ORDER = [  # a module may import those before it
-    {"config", "params", "added", "cuts", "template", "fetching", "groups", "threads"},
+    {"config", "params", "added", "cuts", "template", "fetching", "groups", "threads", "terminal"},
     {"bindings", "spelling", "placeholders", "rope", "names", "hf_rope"},
     {"selfcheck", "sentencepiece", "families"},
     {"vocabulary", "hf_config", "gguf_config"},
