@@ -21,7 +21,7 @@ from gpt.engine import Engine
 from gpt.hf_config import config_to_hf
 from gpt.model import GPT
 from gpt.names import HF_HEAD, HF_NAMES, HF_PREFIX, To, rows_of
-from gpt.quant import QuantEmbedding
+from gpt.quant import QuantEmbedding, precision_of
 from gpt.weights import GGUFFile
 
 __all__ = ["SHARD_BYTES", "save"]
@@ -37,7 +37,9 @@ _IDS = ("bos_token_id", "eos_token_id", "pad_token_id")
 
 
 def save(model: GPT | Engine, folder: str | Path, dtype: torch.dtype | None = None, source: Path | None = None) -> None:
-    """Write `model` to a new folder: config.json, safetensors of `dtype` (by default the model's own), tokenizer.
+    """Write `model` to a new folder: config.json, safetensors of `dtype`, tokenizer.
+
+    `dtype` is by default what most weights are held in, float32 for those in codes.
 
     `source` is the checkpoint that it was read from, a folder or a GGUF file: an engine knows its own. Raises
     ValueError for a folder that holds something already or a model that cannot be written so, OSError when there is no
@@ -45,7 +47,8 @@ def save(model: GPT | Engine, folder: str | Path, dtype: torch.dtype | None = No
     """
     if isinstance(model, Engine):
         model, source = model.model, source or model.source
-    folder, dtype = Path(folder), dtype or model.dtype
+    folder, held = Path(folder), getattr(torch, precision_of(model))
+    dtype = dtype or (held if held.is_floating_point else model.dtype)
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise ValueError(f"{folder} holds something already; give the name of a new folder")
     config = config_to_hf(model.config) | dict.fromkeys(_IDS) | {"torch_dtype": str(dtype).removeprefix("torch.")}

@@ -5,6 +5,7 @@ import json
 import pytest
 import torch
 from gguf import GGMLQuantizationType as Quant
+from safetensors.torch import load_file
 
 from gpt import save as saving
 from gpt.__main__ import main
@@ -68,6 +69,16 @@ def test_a_model_in_codes_is_saved_dequantised_with_its_tokenizer(tmp_path):
     assert (ours.bos, ours.end_tokens) == (engine.tokenizer.bos, engine.tokenizer.end_tokens)
     said = theirs.apply_chat_template([{"role": "user", "content": "hi"}], tokenize=False)
     assert said == "<|im_start|>user\nhi<|im_end|>\n"
+
+
+@pytest.mark.skipif(kernels() is None, reason="needs a C compiler")
+def test_a_model_of_16_bits_is_saved_in_16_bits_to_the_bit(tmp_path):
+    make_llama(vocab_size=96).bfloat16().save_pretrained(tmp_path / "theirs")
+    save(open_checkpoint(tmp_path / "theirs").model(stored=True), tmp_path / "ours")
+    theirs, ours = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "ours"))
+    assert {tensor.dtype for tensor in ours.values()} == {torch.bfloat16}
+    assert ours.keys() == theirs.keys()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
 def test_a_large_model_is_saved_in_shards(tmp_path, monkeypatch):
