@@ -50,7 +50,7 @@ class Loader:
 @pytest.fixture(autouse=True)
 def plenty(monkeypatch):
     """Everything fits, whatever its name."""
-    found = Estimate(download=0, memory=1000, free_memory=10_000, free_disk=10_000)
+    found = Estimate(download=0, memory=1000, free_memory=10_000, free_disk=10_000, precision="stored")
     for place in (module, __import__("demo.panels.models", fromlist=["x"])):
         monkeypatch.setattr(place, "estimate", lambda *asked: found)
     return found
@@ -147,6 +147,8 @@ def test_a_model_that_is_loaded_is_not_loaded_again(page, loader):
     reply = page.functions["load_model"]({"sid": second, "name": " other "})
     assert reply["load"]["state"] == "ready"
     assert page.functions["estimate_model"]({"sid": second, "name": "other"})["loaded"] is True
+    unloaded = page.functions["estimate_model"]({"sid": second, "name": "third"})
+    assert (unloaded["loaded"], unloaded["memory"], unloaded["precision"]) == (False, 1000, "stored")
     assert page.functions["use_model"]({"sid": second})["name"] == "other"
     assert len(loader.made) == 1
     loader.go.clear()

@@ -38,7 +38,7 @@
   function beforeLoading({ needed, isCurrent }, load) {
     const { t, inWords } = glassbox;
     if (isCurrent) return [el('p', 'mut', t('picker_is_current'))];
-    const { download, memory, free_memory: ram, free_disk: disk, loaded } = needed;
+    const { download, memory, free_memory: ram, free_disk: disk, precision, loaded } = needed;
     if (loaded) return [el('p', 'mut', t('picker_is_loaded')), line(button('btn strong', 'picker-load', 'picker_use', load))];
     const noDisk = download > disk;
     const noMemory = memory !== null && memory > ram;
@@ -46,6 +46,7 @@
       facts([
         [t('picker_download'), download ? t('picker_of_disk', inWords(download), inWords(disk)) : t('picker_nothing'), noDisk],
         [t('picker_memory'), memory === null ? t('picker_unknown', inWords(ram)) : t('picker_of_memory', inWords(memory), inWords(ram)), noMemory],
+        [t('picker_dtype'), precision === 'stored' ? t('picker_stored') : precision],
       ]),
     ];
     if (noDisk || noMemory) nodes.push(alertText(t(noDisk ? 'picker_no_disk' : 'picker_no_memory')));
@@ -77,11 +78,11 @@
       const what = STAGES.includes(now) ? t(`picker_stage_${now}`) : t('picker_starting');
       glassbox.dom.setText(stage, cancelled ? t('picker_cancelling') : `${glassbox.shortName(name)}: ${what}`);
       const { inWords } = glassbox;
-      glassbox.dom.setText(amount, total ? t('picker_amount', inWords(done), inWords(total)) : done ? inWords(done) : '');
-      const share = total ? Math.min(1, done / total) : 0;
+      glassbox.dom.setText(amount, total > 1 ? t('picker_amount', inWords(done), inWords(total)) : done ? inWords(done) : '');
+      const share = total > 1 ? Math.min(1, done / total) : 0;
       fill.style.width = `${100 * share}%`;
-      track.classList.toggle('unknown', !total);
-      if (total) track.setAttribute('aria-valuenow', String(Math.round(100 * share)));
+      track.classList.toggle('unknown', !(total > 1));
+      if (total > 1) track.setAttribute('aria-valuenow', String(Math.round(100 * share)));
       else track.removeAttribute('aria-valuenow');
       track.setAttribute('aria-valuetext', `${stage.textContent} ${amount.textContent}`);
       stop.disabled = cancelled;

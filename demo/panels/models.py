@@ -44,13 +44,17 @@ class Picker:
         }
 
     def estimate_model(self, args: Args) -> Reply:
-        """What loading a model takes and what there is, in bytes; `memory` is null where that is not known."""
+        """What loading a model takes and what there is, in bytes; `memory` is null where that is not known.
+
+        `precision` is what it would be held in.
+        """
         self.server.entry(args)
         wish = self._wish(args)
         if any(running.wish == wish for running in self.models.loaded()):
             return {"loaded": True}
         needed = estimate(wish.name, wish.dtype, wish.device, wish.revision)
-        values = {name: getattr(needed, name) for name in ("download", "memory", "free_memory", "free_disk")}
+        names = ("download", "memory", "free_memory", "free_disk", "precision")
+        values = {name: getattr(needed, name) for name in names}
         return {**values, "loaded": False}
 
     def load_model(self, args: Args) -> Reply:
