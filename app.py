@@ -29,9 +29,10 @@ def parse_args() -> argparse.Namespace:
 
 def serve(args: argparse.Namespace) -> None:
     """Load the model, open the page, wait for Ctrl-C."""
-    from demo.layout import Wish, build_demo, launch, policy_of  # isort: skip  (before torch: see demo/live.py)
+    from demo.layout import Wish, build_demo, launch, policy_of, share_arenas  # isort: skip  (before torch)
     import torch
 
+    share_arenas()  # before there are threads that have their own
     torch.set_num_threads(args.threads or torch.get_num_threads())
     memory = int(1e6 * (ATTENTION_MEMORY if args.attention_memory is None else args.attention_memory))
     policy = policy_of(args.models, args.host, args.share)

@@ -9,6 +9,7 @@ from demo import api, stream
 from demo.example import Example
 from demo.i18n import STRINGS
 from demo.live import Remote, gpu_decorator
+from demo.memory import share_arenas
 from demo.models import Models, policy_of
 from demo.panels.attention import Attention
 from demo.panels.branches import Branches
@@ -24,7 +25,7 @@ from demo.store import SessionStore
 from demo.widgets import FAVICON, page_head, widget
 from gpt.engine import Engine
 
-__all__ = ["PANELS", "Wish", "build_demo", "launch", "policy_of"]
+__all__ = ["PANELS", "Wish", "build_demo", "launch", "policy_of", "share_arenas"]
 
 PANELS = (Chat, Attention, Sampling, Choices, Branches, Sampler, Export, Picker)  # those with server functions
 

@@ -7,10 +7,8 @@ others, no model is loaded for whoever asks: the policy says what may be picked.
 """
 
 import atexit
-import ctypes
 import gc
 import os
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 import torch
 
+from demo.memory import give_back
 from demo.running import Running, Wish
 from demo.store import PATIENCE, SessionStore
 from gpt import load as load_engine
@@ -219,9 +218,7 @@ def _release_soon() -> None:
 
 
 def _release() -> None:
-    """Without the last step glibc may keep what tensors of a few MB took: 330 of 340 MB in one of three tries."""
     gc.collect()
     if torch.cuda.is_initialized():
         torch.cuda.empty_cache()
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "malloc_trim"):
-        libc.malloc_trim(0)
+    give_back()

@@ -25,7 +25,7 @@ BLOCK = 256  # positions by which the buffers grow
 
 
 class _Buffers(NamedTuple):
-    """What is held, replaced as one: a reader on another thread has the old buffers or the new ones, never a mix."""
+    """What is held, replaced by buffers that hold the same and more, so that a reader on another thread has either."""
 
     queries: Tensor  # (L, H, capacity - first, D)
     keys: Tensor  # (L, G, capacity, D)
@@ -213,13 +213,14 @@ class KVCache:
         if need <= self.capacity:
             return
         capacity = -(-need // BLOCK) * BLOCK
-        queries, *others, first = self._buffers
+        first = self._buffers.first
         since = first if self.window is None else max(first, need - self.window)
-        self._buffers = _Buffers(
-            _lengthened(queries[:, :, since - first :], capacity - since),
-            *(_lengthened(buffer, capacity) for buffer in others),
-            since,
-        )
+        queries = _lengthened(self._buffers.queries[:, :, since - first :], capacity - since)
+        self._buffers = self._buffers._replace(queries=queries, first=since)
+        del queries  # one after the other, so that only one is held twice
+        for name in ("values", "hidden", "keys"):  # keys last: their length is the capacity
+            longer = _lengthened(getattr(self._buffers, name), capacity)
+            self._buffers = self._buffers._replace(**{name: longer})
 
 
 def _lengthened(buffer: Tensor, positions: int) -> Tensor:
