@@ -42,23 +42,30 @@
     if (document.body) document.body.classList.toggle('dark', store.theme === 'dark');
   }
 
-  function setTheme(theme) {
+  function showTheme(theme) {
     store.theme = theme === 'dark' ? 'dark' : 'light';
-    remember(KEYS.theme, store.theme);
     mirrorTheme();
     glassbox.emit('theme', store.theme);
   }
 
+  function setTheme(theme) {
+    remember(KEYS.theme, theme);
+    showTheme(theme);
+  }
+
   function start() {
     const asked = new URLSearchParams(location.search).get('__theme');
-    const dark = window.matchMedia('(prefers-color-scheme: dark)').matches;
+    const system = window.matchMedia('(prefers-color-scheme: dark)');
     const theme = ['light', 'dark'].includes(asked) ? asked : recall(KEYS.theme);
     const lang = recall(KEYS.lang) || ((navigator.language || '').startsWith('zh') ? 'zh' : 'en');
-    store.theme = theme || (dark ? 'dark' : 'light');
+    store.theme = theme || (system.matches ? 'dark' : 'light');
     store.lang = lang === 'zh' ? 'zh' : 'en';
     document.documentElement.lang = store.lang === 'zh' ? 'zh-Hans' : 'en';
     mirrorTheme();
     window.addEventListener('load', mirrorTheme);
+    system.addEventListener('change', () => {
+      if (!asked && !recall(KEYS.theme)) showTheme(system.matches ? 'dark' : 'light'); // until somebody chooses
+    });
   }
 
   Object.assign(glassbox, { t, setLang, setTheme, mirrorTheme, recall, remember });

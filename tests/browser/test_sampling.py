@@ -302,3 +302,14 @@ def test_light_and_dark(open_page):
     assert glassbox.page.evaluate(background) != dark
     glassbox.reload()
     assert glassbox.page.evaluate(theme) == "light"
+
+
+def test_the_page_follows_the_system_until_somebody_chooses(open_page):
+    glassbox = open_page(color_scheme="light")
+    theme = "() => document.documentElement.dataset.theme"
+    glassbox.page.emulate_media(color_scheme="dark")
+    glassbox.page.wait_for_function(f"({theme})() === 'dark'")
+    glassbox.page.evaluate("() => window.glassbox.setTheme('dark')")
+    glassbox.page.emulate_media(color_scheme="light")
+    glassbox.page.wait_for_timeout(100)
+    assert glassbox.page.evaluate(theme) == "dark"
