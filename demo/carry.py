@@ -21,9 +21,9 @@ __all__ = ["switch"]
 def switch(store: SessionStore, entry: Entry, running: Running, carry: bool) -> tuple[Entry, Cut | None]:
     """A session of another model in place of `entry`, which is let go; with `carry`, with what was said in it.
 
-    A system prompt goes along with a conversation that has not begun. Also returns what was left out, as
-    `Engine.extend`. Raises ValueError, before anything has changed, when the new model's template refuses the
-    conversation; Busy as `Entry.quiet`.
+    A system prompt goes along with a conversation that has not begun, to a model that takes one. Also returns what was
+    left out, as `Engine.extend`. Raises ValueError, before anything has changed, when the new model's template refuses
+    the conversation; Busy as `Entry.quiet`.
     """
     if carry:
         _fill(running.engine, running.session(), _said(entry, running.engine))
@@ -36,7 +36,8 @@ def switch(store: SessionStore, entry: Entry, running: Running, carry: bool) -> 
     cut = _fill(running.engine, session, messages)
     made = store.create(entry.owner, running, session)
     made.raw = made.raw or (is_document(messages) if messages else entry.raw and entry.engine.chat is not None)
-    made.system = entry.system if running.engine.chat and not entry.session.tokens else None
+    chat = running.engine.chat
+    made.system = entry.system if chat and chat.takes_system and not entry.session.tokens else None
     made.rest()
     store.close(entry)
     return made, cut

@@ -227,7 +227,9 @@ def _excerpt(entry: Entry, branch: Branch) -> str:
 
 
 def _model(running: Running) -> Reply:
-    """`chinese` says whether the catalog knows that it speaks Chinese; null for a model that is not listed."""
+    """`system`: whether it takes a system prompt. `chinese`: whether the catalog knows that it speaks Chinese; null for
+    a model that is not listed.
+    """
     engine, name = running.engine, running.wish.name.lower() if running.wish else ""
     return {
         "name": engine.name,
@@ -235,6 +237,7 @@ def _model(running: Running) -> Reply:
         "dtype": engine.precision,
         "memory_bytes": engine.model.nbytes(),
         "chat": engine.chat is not None,
+        "system": engine.chat is not None and engine.chat.takes_system,
         "chinese": next((entry.chinese for entry in known() if entry.name == name), None),
         **{n: getattr(engine.config, n) for n in ("n_layer", "n_head", "n_kv_head", "block_size", "vocab_size")},
     }

@@ -217,12 +217,24 @@ def test_a_system_prompt_goes_along_with_a_conversation_that_has_not_begun(page)
     assert page.entry.system is None
 
 
+STRICT = (
+    "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system prompts') }}{% endif %}"
+    "{% for message in messages %}{{ message['content'] }}{% endfor %}"
+)
+
+
+def test_a_model_without_system_prompts_says_so_and_is_not_given_one(page, loader, tokenizer):
+    assert page.server.hello({"owner": "tab"})["model"]["system"] is True
+    loader.chat = ChatTemplate(STRICT, tokenizer, byte_fields())
+    page.call("new_chat", system="Be brief.")
+    assert pick(page, "strict")["model"]["system"] is False
+    page.act("send", text="hello")
+    assert [role for role, _ in words(page)] == ["user", "assistant"]
+    assert pick(page, "base")["model"]["system"] is False
+
+
 def test_a_conversation_that_the_new_template_refuses_stays_where_it_is(page, loader, tokenizer):
-    loader.chat = ChatTemplate(
-        "{% if messages[0]['role'] == 'system' %}{{ raise_exception('no system prompts') }}{% endif %}x",
-        tokenizer,
-        byte_fields(),
-    )
+    loader.chat = ChatTemplate(STRICT, tokenizer, byte_fields())
     page.act("send", text="hello", system="Be brief.")
     page.call("load_model", name="strict")
     wait_for(page, "ready")

@@ -43,10 +43,10 @@
     document.getElementById('message').focus();
   }
 
-  /** The line, to stand in the empty conversation; nothing where what is typed is the start of a text. */
+  /** The line, to stand in the empty conversation; nothing for a model or a text without system prompts. */
   function systemLine() {
     const row = el('label', 'system-line');
-    row.hidden = !store.model || store.raw;
+    row.hidden = !store.model || !store.model.system || store.raw;
     const box = el('textarea');
     box.id = 'system';
     box.rows = 1;
